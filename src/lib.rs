@@ -1,1 +1,38 @@
-//! Portcullis.
+//! Portcullis, a TLS front door for device fleets.
+//!
+//! # Life of a request
+//!
+//! 1. [`listener`] accepts a socket, if there is room for one more.
+//! 2. [`tls`] carries out the handshake under the policy that the client's server name selects, and
+//!    yields a [`tls::VerifiedPeer`] if the client has shown a certificate that passes.
+//! 3. [`identity`] reads who that is: exactly one common name, which is the client secret.
+//!    [`access::Connection`] keeps it for as long as the connection lives.
+//! 4. [`http`] reads requests. [`route`] normalises the path and finds where it leads and what that
+//!    demands.
+//! 5. [`credential`] collects everything the request presents, from header and query alike.
+//! 6. [`access`] decides: [`access::Gate::admit`] compares the two and yields an
+//!    [`access::Admission`], or a [`access::Refusal`], which [`http`] puts into its own words.
+//! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and sends
+//!    the request to an [`upstream`], streaming both bodies; or [`websocket`] opens a tunnel.
+//! 8. [`telemetry`] counts and logs what happened, without any secret.
+//!
+//! Beside the flow stand [`admin`], the private listener; [`config`], which turns the file and the
+//! environment into every room's settings; and [`gateway`], which puts them all together.
+
+pub mod access;
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod gateway;
+pub mod host;
+pub mod http;
+pub mod identity;
+pub mod listener;
+pub mod route;
+pub mod secret;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;
+pub mod websocket;

@@ -1,0 +1,213 @@
+//! The command line: `run`, `check`, `healthcheck`, `version`, and what each returns to the shell.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, ConfigError, Environment, Settings};
+use crate::gateway::{self, Gateway, StartError};
+use crate::telemetry;
+
+/// sysexits' `EX_CONFIG`: the configuration, or a file that it names, is at fault.
+const EXIT_CONFIG: u8 = 78;
+/// Anything else went wrong.
+const EXIT_FAILURE: u8 = 1;
+
+/// A TLS front door for device fleets.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 78 the configuration is at fault.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then drain; SIGHUP reads the configuration again.
+    Run(ConfigArgument),
+    /// Check the configuration and every file it names, and list all that is wrong.
+    Check(ConfigArgument),
+    /// Ask a running gateway, through its admin listener, whether it is well.
+    Healthcheck(ConfigArgument),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration file.
+    #[arg(short, long, default_value = "config.toml")]
+    config: PathBuf,
+}
+
+/// Does what the command line asks and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(argument) => run(&argument.config),
+        Command::Check(argument) => check(&argument.config),
+        Command::Healthcheck(argument) => healthcheck(&argument.config),
+        Command::Version => {
+            println!("portcullis {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_configuration = error.is::<ConfigError>()
+        || matches!(
+            error.downcast_ref(),
+            Some(StartError::Tls { .. } | StartError::ListenersChanged)
+        );
+    if is_configuration {
+        EXIT_CONFIG
+    } else {
+        EXIT_FAILURE
+    }
+}
+
+fn load(path: &Path) -> Result<Settings, ConfigError> {
+    config::load(path, &Environment::of_process())
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings = load(path)?;
+    telemetry::init(&settings.log);
+    gateway::load_policies(&settings, &clock)?;
+    println!("{} is valid", path.display());
+    Ok(())
+}
+
+fn run(path: &Path) -> anyhow::Result<()> {
+    let settings = load(path)?;
+    telemetry::init(&settings.log);
+    let drain_timeout = settings.drain_timeout;
+    on_this_thread(async {
+        // Before anything is served, so that no signal is lost.
+        let mut signals = Signals::new()?;
+        let gateway = Gateway::start(settings, Arc::new(SystemClock))?;
+        for (listener, address) in gateway.addresses() {
+            tracing::info!(listener, %address, "listening");
+        }
+        if let Some(address) = gateway.admin_address() {
+            tracing::info!(%address, "admin listening");
+        }
+        signals.until_end(|| reload(&gateway, path)).await;
+        tracing::info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
+        tokio::select! {
+            cut = gateway.drain(drain_timeout) => tracing::info!(cut, "drained"),
+            () = signals.until_end(|| {}) => tracing::warn!("ended without draining"),
+        }
+        Ok(())
+    })
+}
+
+fn reload(gateway: &Gateway, path: &Path) {
+    let outcome = load(path)
+        .map_err(anyhow::Error::from)
+        .and_then(|settings| Ok(gateway.reload(settings)?));
+    match outcome {
+        Ok(()) => tracing::info!("configuration reloaded"),
+        Err(error) => {
+            tracing::error!("configuration not reloaded, the former one stays: {error:#}")
+        }
+    }
+}
+
+/// The signals that the gateway listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; calls `reload` at every SIGHUP.
+    async fn until_end(&mut self, reload: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => reload(),
+            }
+        }
+    }
+}
+
+fn healthcheck(path: &Path) -> anyhow::Result<()> {
+    let address = load(path)?
+        .admin
+        .context("there is no admin listener: admin.enabled = false")?;
+    on_this_thread(async {
+        tokio::time::timeout(Duration::from_secs(3), ask_health(reachable(address)))
+            .await
+            .with_context(|| format!("no answer from {address}"))?
+    })
+}
+
+async fn ask_health(address: SocketAddr) -> anyhow::Result<()> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("cannot reach the admin listener at {address}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/healthz")
+        .header("host", address.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let (_, response) = tokio::join!(
+        connection,
+        async move { sender.send_request(request).await }
+    );
+    let status = response?.status();
+    anyhow::ensure!(status.is_success(), "the gateway answers {status}");
+    println!("healthy");
+    Ok(())
+}
+
+/// Where to reach a listener that listens everywhere.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}

@@ -1,0 +1,434 @@
+//! Every key there is: its default, its kind, and the rules between keys.
+//!
+//! The order is that of `config.toml`, which is the manual; a test holds the two together.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::{Document, Environment, Problem, Section};
+use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
+use super::{ListenerSettings, Settings};
+use crate::access::Mode;
+use crate::host::HostPattern;
+use crate::http::Limits;
+use crate::route::{PathMatch, Requirement, Route, normalise};
+use crate::telemetry::{Format, Level, LogSettings};
+use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
+use crate::upstream;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The name of the policy that `[tls]` itself describes.
+const DEFAULT_POLICY: &str = "default";
+
+const MODES: &[(&str, Mode)] = &[("x509", Mode::Certificate), ("key", Mode::Key)];
+const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
+    ("off", ClientAuth::Off),
+    ("optional", ClientAuth::Optional),
+    ("required", ClientAuth::Required),
+];
+const VERSIONS: &[(&str, MinVersion)] = &[("1.3", MinVersion::Tls13), ("1.2", MinVersion::Tls12)];
+const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+const FORMATS: &[(&str, Format)] = &[("json", Format::Json), ("text", Format::Text)];
+const REQUIREMENTS: &[(&str, Requirement)] =
+    &[("client", Requirement::Client), ("none", Requirement::None)];
+
+/// How a route's `path` is compared.
+#[derive(Debug, Clone, Copy)]
+enum MatchKind {
+    Prefix,
+    Exact,
+}
+
+const MATCH_KINDS: &[(&str, MatchKind)] =
+    &[("prefix", MatchKind::Prefix), ("exact", MatchKind::Exact)];
+
+/// Reads all of it; the problems, if there are any, are all of them.
+pub(super) fn settings(
+    name: &str,
+    source: &str,
+    base: &Path,
+    environment: &Environment,
+) -> Result<Settings, Vec<Problem>> {
+    let document = Document::new(name, source, environment);
+    let table = document.parse();
+    let section = document.root(&table);
+    let settings = root(&section, base);
+    section.finish();
+    let problems = document.into_problems();
+    if problems.is_empty() {
+        Ok(settings)
+    } else {
+        Err(problems)
+    }
+}
+
+fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
+    let mode = root.read("auth", Mode::Certificate, one_of(MODES));
+    let workers = root.read("workers", 0, count(0..=1024));
+    let drain_timeout = root.read("drain_timeout", 30 * SECOND, duration);
+    let admin = admin(root.section("admin"));
+    let log = log(root.section("log"));
+    let (limits, max_connections, handshake_timeout) = bounds(root);
+    let tls = tls_policies(root.section("tls"), mode, base);
+    let listeners = listeners(root, &tls, mode);
+    let upstreams = upstreams(root);
+    let routes = routes(root, &listeners, &upstreams);
+    Settings {
+        mode,
+        workers: if workers == 0 {
+            available_workers()
+        } else {
+            workers
+        },
+        drain_timeout,
+        admin,
+        log,
+        limits,
+        max_connections,
+        handshake_timeout,
+        listeners,
+        upstreams,
+        routes,
+    }
+}
+
+fn available_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn admin(section: Section<'_, '_>) -> Option<SocketAddr> {
+    let enabled = section.read("enabled", true, boolean);
+    let address = section.read("address", SocketAddr::from(([127, 0, 0, 1], 9900)), parsed);
+    section.finish();
+    enabled.then_some(address)
+}
+
+fn log(section: Section<'_, '_>) -> LogSettings {
+    let settings = LogSettings {
+        level: section.read("level", Level::Info, one_of(LEVELS)),
+        format: section.read("format", Format::Json, one_of(FORMATS)),
+        access: section.read("access", true, boolean),
+    };
+    section.finish();
+    settings
+}
+
+fn bounds(root: &Section<'_, '_>) -> (Limits, usize, Duration) {
+    let limits = root.section("limits");
+    let timeouts = root.section("timeouts");
+    let max_connections = limits.read("connections", 10_000, count(1..=10_000_000));
+    let handshake_timeout = timeouts.read("handshake", 10 * SECOND, duration);
+    let bytes = |name, default: u64, most: u64| {
+        let amount = limits.read(name, default, |raw| {
+            size(raw).and_then(|n| {
+                if n <= most {
+                    Ok(n)
+                } else {
+                    Err(format!("must not exceed {most}B"))
+                }
+            })
+        });
+        usize::try_from(amount).unwrap_or(usize::MAX)
+    };
+    let settings = Limits {
+        header_bytes: bytes("header_bytes", 32 << 10, 1 << 20),
+        header_count: limits.read("header_count", 100, count(1..=1000)),
+        uri_bytes: bytes("uri_bytes", 8 << 10, 60 << 10),
+        streams: u32::try_from(limits.read("streams", 128, count(1..=10_000))).unwrap_or(u32::MAX),
+        header_timeout: timeouts.read("header", 10 * SECOND, duration),
+        idle_timeout: timeouts.read("idle", 3 * MINUTE, duration),
+        stall_timeout: timeouts.read("stall", MINUTE, duration),
+    };
+    limits.finish();
+    timeouts.finish();
+    (settings, max_connections, handshake_timeout)
+}
+
+/// What `[tls]` says: its own policy first, then those by name.
+struct TlsPolicies {
+    policies: Vec<PolicySettings>,
+    without_server_name: Option<String>,
+}
+
+fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicies {
+    let client_auth = match mode {
+        Mode::Certificate => ClientAuth::Required,
+        Mode::Key => ClientAuth::Off,
+    };
+    let standard = PolicySettings {
+        name: DEFAULT_POLICY.into(),
+        server_names: vec![],
+        certificate: base.join("certs/portcullis-server.crt"),
+        key: base.join("certs/portcullis-server.key"),
+        client_auth,
+        client_ca: vec![base.join("certs/ca.crt")],
+        min_version: MinVersion::Tls13,
+        legacy_certificates: false,
+        max_chain_depth: 4,
+        resumption: true,
+    };
+    let default = policy(&section, standard, mode, base);
+    let without_server_name = section.read("without_server_name", DEFAULT_POLICY.to_owned(), text);
+    let mut policies = vec![default.clone()];
+    let named = section.section("policies");
+    for (name, section) in named.named_sections() {
+        let inherited = PolicySettings {
+            name: name.clone(),
+            ..default.clone()
+        };
+        if name == DEFAULT_POLICY || name == "refuse" {
+            section.problem(
+                "server_names",
+                format!("a policy cannot be called \"{name}\""),
+            );
+        }
+        let mut settings = policy(&section, inherited, mode, base);
+        settings.server_names = patterns(&section, "server_names");
+        if settings.server_names.is_empty() {
+            section.problem(
+                "server_names",
+                "must name at least one server, or nobody meets this policy",
+            );
+        }
+        section.finish();
+        policies.push(settings);
+    }
+    named.finish();
+    let known =
+        without_server_name == "refuse" || policies.iter().any(|p| p.name == without_server_name);
+    if !known {
+        let message =
+            format!("must be \"refuse\" or the name of a policy, not \"{without_server_name}\"");
+        section.problem("without_server_name", message);
+    }
+    section.finish();
+    let without_server_name = (without_server_name != "refuse").then_some(without_server_name);
+    TlsPolicies {
+        policies,
+        without_server_name,
+    }
+}
+
+fn policy(
+    section: &Section<'_, '_>,
+    inherited: PolicySettings,
+    mode: Mode,
+    base: &Path,
+) -> PolicySettings {
+    let path =
+        |name, default: PathBuf| section.read(name, default, |raw| Ok(base.join(text(raw)?)));
+    let paths = |raw| {
+        Ok(list(raw)?
+            .into_iter()
+            .map(|item| base.join(item))
+            .collect::<Vec<_>>())
+    };
+    let settings = PolicySettings {
+        certificate: path("certificate", inherited.certificate),
+        key: path("key", inherited.key),
+        client_auth: client_auth(section, inherited.client_auth, mode),
+        client_ca: section.read("client_ca", inherited.client_ca, paths),
+        min_version: section.read("min_version", inherited.min_version, one_of(VERSIONS)),
+        legacy_certificates: section.read(
+            "legacy_certificates",
+            inherited.legacy_certificates,
+            boolean,
+        ),
+        max_chain_depth: section.read("max_chain_depth", inherited.max_chain_depth, count(0..=16)),
+        resumption: section.read("resumption", inherited.resumption, boolean),
+        ..inherited
+    };
+    if settings.client_auth != ClientAuth::Off && settings.client_ca.is_empty() {
+        section.problem(
+            "client_ca",
+            "must name a file, since clients show certificates",
+        );
+    }
+    settings
+}
+
+/// In key mode no certificate decides anything, so asking for one would promise what is not done.
+fn client_auth(section: &Section<'_, '_>, inherited: ClientAuth, mode: Mode) -> ClientAuth {
+    let value = section.read("client_auth", inherited, one_of(CLIENT_AUTH));
+    if mode == Mode::Key && value != ClientAuth::Off {
+        section.problem(
+            "client_auth",
+            "must be \"off\" while auth = \"key\": no certificate is asked for",
+        );
+    }
+    value
+}
+
+fn listeners(root: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> Vec<ListenerSettings> {
+    let all = root.section("listeners");
+    let mut listeners = Vec::new();
+    for (name, section) in all.named_sections() {
+        let address = section.read_required("address", parsed);
+        let mut policies = tls.policies.clone();
+        for policy in &mut policies {
+            policy.client_auth = client_auth(&section, policy.client_auth, mode);
+        }
+        section.finish();
+        let without_server_name = tls.without_server_name.clone();
+        listeners.extend(address.map(|address| ListenerSettings {
+            name,
+            address,
+            tls: tls::Settings {
+                policies,
+                without_server_name,
+            },
+        }));
+    }
+    all.finish();
+    if listeners.is_empty() {
+        root.problem("listeners", "no listener is configured");
+    }
+    listeners
+}
+
+fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {
+    let all = root.section("upstreams");
+    let mut upstreams = Vec::new();
+    for (name, section) in all.named_sections() {
+        let servers = section
+            .read_required("servers", servers)
+            .unwrap_or_default();
+        let settings = upstream::Settings {
+            name,
+            servers,
+            connect_timeout: section.read("connect_timeout", 5 * SECOND, duration),
+            idle_timeout: section.read("idle_timeout", MINUTE, duration),
+            max_idle: section.read("max_idle", 256, count(0..=100_000)),
+        };
+        section.finish();
+        upstreams.push(Arc::new(settings));
+    }
+    all.finish();
+    upstreams
+}
+
+/// `host:port`, a name or an address.
+fn servers(raw: super::value::Raw) -> Result<Vec<String>, String> {
+    let servers = list(raw)?;
+    let is_server = |server: &str| {
+        let port = server
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()));
+        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@', ' ']))
+    };
+    if servers.is_empty() {
+        return Err("must name at least one server".into());
+    }
+    match servers.iter().find(|server| !is_server(server)) {
+        Some(wrong) => Err(format!("\"{wrong}\" is not host:port")),
+        None => Ok(servers),
+    }
+}
+
+fn routes(
+    root: &Section<'_, '_>,
+    listeners: &[ListenerSettings],
+    upstreams: &[Arc<upstream::Settings>],
+) -> Vec<Arc<Route>> {
+    let all = root.section("routes");
+    let mut routes: Vec<Arc<Route>> = Vec::new();
+    let mut seen = HashSet::new();
+    for (name, section) in all.named_sections() {
+        let Some(route) = route(&section, name, routes.len(), upstreams) else {
+            section.finish();
+            continue;
+        };
+        for listener in &route.listeners {
+            if !listeners.iter().any(|known| known.name == *listener) {
+                section.problem("listeners", format!("no listener is called \"{listener}\""));
+            }
+        }
+        let place = (
+            format!("{:?}", route.path),
+            format!("{:?}", route.hosts),
+            route.listeners.clone(),
+        );
+        if !seen.insert(place) {
+            section.problem(
+                "path",
+                "another route has the same path, hosts and listeners",
+            );
+        }
+        section.finish();
+        routes.push(Arc::new(route));
+    }
+    all.finish();
+    routes
+}
+
+fn route(
+    section: &Section<'_, '_>,
+    name: String,
+    id: usize,
+    upstreams: &[Arc<upstream::Settings>],
+) -> Option<Route> {
+    let kind = section.read("match", MatchKind::Prefix, one_of(MATCH_KINDS));
+    let path = section.read_required("path", route_path);
+    let upstream = section.read_required("upstream", |raw| known_upstream(&text(raw)?, upstreams));
+    let route = Route {
+        id,
+        name,
+        listeners: section.read("listeners", vec![], list),
+        hosts: patterns(section, "hosts"),
+        path: match (kind, path.clone().unwrap_or_default()) {
+            (MatchKind::Prefix, path) => PathMatch::Prefix(path),
+            (MatchKind::Exact, path) => PathMatch::Exact(path),
+        },
+        strip_prefix: section.read("strip_prefix", false, boolean),
+        requirement: section.read("credential", Requirement::Client, one_of(REQUIREMENTS)),
+        upstream: upstream.unwrap_or_default(),
+        max_body: section.read("max_body", 5 << 20, size),
+        response_timeout: section.read("response_timeout", MINUTE, duration),
+        idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
+        keep_query_credential: section.read("keep_query_credential", false, boolean),
+    };
+    path.and(upstream).map(|_| route)
+}
+
+/// Requests are compared after normalisation, so another form would never match.
+fn route_path(raw: super::value::Raw) -> Result<String, String> {
+    let path = text(raw)?;
+    match normalise(&path) {
+        Ok(normal) if normal == path => Ok(path),
+        Ok(normal) => Err(format!("must be in its normal form, \"{normal}\"")),
+        Err(error) => Err(format!("\"{path}\": {error}")),
+    }
+}
+
+fn known_upstream(name: &str, upstreams: &[Arc<upstream::Settings>]) -> Result<usize, String> {
+    upstreams
+        .iter()
+        .position(|upstream| upstream.name == name)
+        .ok_or_else(|| {
+            let known: Vec<&str> = upstreams
+                .iter()
+                .map(|upstream| upstream.name.as_str())
+                .collect();
+            format!(
+                "no upstream is called \"{name}\"; there are: {}",
+                known.join(", ")
+            )
+        })
+}
+
+fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {
+    section.read(name, vec![], |raw| {
+        list(raw)?.iter().map(|item| item.parse()).collect()
+    })
+}

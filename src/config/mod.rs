@@ -1,0 +1,96 @@
+//! From `config.toml` and the environment to each room's settings, or to the list of everything
+//! that is wrong with them.
+//!
+//! [`document`] reads keys, [`value`] reads what stands behind them, [`check`] knows which keys
+//! there are. No other room reads a file or a variable of the configuration.
+
+mod check;
+mod document;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use document::{Environment, Problem};
+
+use crate::access::Mode;
+use crate::http::Limits;
+use crate::route::Route;
+use crate::telemetry::LogSettings;
+use crate::{tls, upstream};
+
+/// Everything the gateway needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How clients are known.
+    pub mode: Mode,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// How long a drain may take.
+    pub drain_timeout: std::time::Duration,
+    /// The admin listener's address; `None` if there is none.
+    pub admin: Option<std::net::SocketAddr>,
+    /// The operational log and the access log.
+    pub log: LogSettings,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: std::time::Duration,
+    /// The listeners.
+    pub listeners: Vec<ListenerSettings>,
+    /// The upstreams, in the order that routes refer to.
+    pub upstreams: Vec<Arc<upstream::Settings>>,
+    /// The routes.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// One listener as configured.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Its name in the configuration, the logs and the metrics.
+    pub name: String,
+    /// Where it listens.
+    pub address: std::net::SocketAddr,
+    /// What it demands of handshakes.
+    pub tls: tls::Settings,
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Everything that is wrong with it.
+    #[error("{}", list(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Reads the configuration at `path`, with `environment` going before the file. Relative paths in
+/// it are relative to the file's own folder, so that it means the same wherever it is read from.
+///
+/// # Errors
+/// [`ConfigError`] with all problems at once.
+pub fn load(path: &Path, environment: &Environment) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    check::settings(&path.display().to_string(), &text, base, environment)
+        .map_err(ConfigError::Invalid)
+}

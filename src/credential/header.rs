@@ -1,0 +1,132 @@
+//! The forms of an `Authorization` value (RFC 9110 §11.6.2, RFC 7617) that carry a client secret.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::Value;
+use crate::secret::Secret;
+
+/// Reads the bytes of one field value.
+pub(super) fn read(value: &[u8]) -> Value {
+    std::str::from_utf8(value).map_or(Value::Malformed, read_text)
+}
+
+/// Reads a value that is text already.
+pub(super) fn read_text(text: &str) -> Value {
+    if !is_usable(text) {
+        return Value::Malformed;
+    }
+    let Some((scheme, rest)) = text.split_once(' ') else {
+        return bare(text);
+    };
+    // RFC 9110 §11.1: scheme names know no case.
+    match scheme {
+        _ if scheme.eq_ignore_ascii_case("client") => secret(rest),
+        // What the platform called its clients before November 2024.
+        _ if scheme.eq_ignore_ascii_case("thing") => secret(rest),
+        _ if scheme.eq_ignore_ascii_case("basic") => basic(rest.trim_matches(' ')),
+        _ => Value::Opaque(Secret::new(text)),
+    }
+}
+
+/// A secret without a scheme. A scheme without a secret may be one, if a certificate says so.
+fn bare(text: &str) -> Value {
+    let schemes = ["client", "thing", "basic", "bearer"];
+    if schemes
+        .iter()
+        .any(|scheme| text.eq_ignore_ascii_case(scheme))
+    {
+        Value::Opaque(Secret::new(text))
+    } else {
+        secret(text)
+    }
+}
+
+/// The password of `user-id:password`; the first colon ends the user-id (RFC 7617 §2).
+fn basic(encoded: &str) -> Value {
+    STANDARD
+        .decode(encoded)
+        .ok()
+        .map(Zeroizing::new)
+        .as_deref()
+        .and_then(|decoded| std::str::from_utf8(decoded).ok())
+        .and_then(|pair| pair.split_once(':'))
+        .map_or(Value::Malformed, |(_, password)| secret(password))
+}
+
+fn secret(text: &str) -> Value {
+    if is_usable(text) {
+        Value::Secret(Secret::new(text))
+    } else {
+        Value::Malformed
+    }
+}
+
+/// The rules that a certificate's common name keeps as well, so that either can equal the other.
+fn is_usable(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control) && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_secret(value: &str, expected: &str) -> bool {
+        read(value.as_bytes()) == Value::Secret(Secret::new(expected))
+    }
+
+    #[test]
+    fn a_secret_is_found_in_each_documented_form() {
+        assert!(is_secret("Client s3cret", "s3cret"));
+        assert!(is_secret("client s3cret", "s3cret"));
+        assert!(is_secret("Thing s3cret", "s3cret"));
+        assert!(is_secret("s3cret", "s3cret"));
+        assert!(is_secret("Basic dXNlcjpzM2NyZXQ=", "s3cret"));
+        assert!(is_secret("Basic OnMzY3JldA==", "s3cret"), "empty user-id");
+        assert!(
+            is_secret("Basic dTphOmI=", "a:b"),
+            "a password may hold colons"
+        );
+        assert!(is_secret("Client a b", "a b"));
+    }
+
+    #[test]
+    fn what_only_resembles_a_credential_is_malformed() {
+        for value in [
+            "",
+            " ",
+            "Client ",
+            "Client  s",
+            "Client s ",
+            "Thing ",
+            "Basic ",
+            "Basic !!!",
+            "Basic dXNlcg==",
+            "Basic dXNlcjo=",
+            "Basic ////",
+            " s",
+            "a\tb",
+        ] {
+            assert_eq!(read(value.as_bytes()), Value::Malformed, "{value:?}");
+        }
+        assert_eq!(read(b"\xff\xfe"), Value::Malformed);
+    }
+
+    #[test]
+    fn another_scheme_is_never_taken_for_a_bare_secret() {
+        for value in [
+            "Client",
+            "bearer",
+            "Bearer abc",
+            "Digest username=x",
+            "my secret",
+            "Clientx s",
+        ] {
+            assert!(
+                matches!(read(value.as_bytes()), Value::Opaque(_)),
+                "{value:?}"
+            );
+        }
+    }
+}

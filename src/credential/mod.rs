@@ -1,0 +1,76 @@
+//! What a client presents beside its certificate, wherever it stands in the message.
+//!
+//! Every place is read and every value kept: whether they agree, and with what, is for
+//! [`crate::access`] to say. No status codes and no packets here.
+
+mod header;
+mod query;
+
+pub use query::{ForwardedQuery, split_credentials};
+
+use crate::secret::Secret;
+
+/// Where a credential stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// An `Authorization` field.
+    Header,
+    /// An `authorization` query parameter.
+    Query,
+}
+
+/// One value that a client presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Where it stood.
+    pub source: Source,
+    /// What it says.
+    pub value: Value,
+}
+
+/// What a presented value says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A client secret: `Client <secret>`, `Thing <secret>`, the password of `Basic`, or bare.
+    Secret(Secret),
+    /// A text of another form, which could be a bare secret with a space in it; it is equal to a
+    /// certificate's or it is nothing.
+    Opaque(Secret),
+    /// Not a credential at all (empty, not text, broken Base64, an ambiguous query).
+    Malformed,
+}
+
+/// Everything that one message presented.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presented(Vec<Claim>);
+
+impl Presented {
+    /// Nothing presented.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Adds the value of one `Authorization` field.
+    pub fn add_authorization(&mut self, value: &[u8]) {
+        self.add(Source::Header, header::read(value));
+    }
+
+    /// Adds a value from the query string, `None` if it could not be decoded.
+    pub fn add_query(&mut self, value: Option<&str>) {
+        self.add(
+            Source::Query,
+            value.map_or(Value::Malformed, header::read_text),
+        );
+    }
+
+    /// All of them, in the order in which they stood.
+    #[must_use]
+    pub fn claims(&self) -> &[Claim] {
+        &self.0
+    }
+
+    fn add(&mut self, source: Source, value: Value) {
+        self.0.push(Claim { source, value });
+    }
+}

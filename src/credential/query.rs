@@ -1,0 +1,176 @@
+//! The `authorization` parameter of a query string, and the same string without it.
+//!
+//! Upstreams disagree about what a query string is, so every reading that some of them would use
+//! counts: names are compared after decoding and without case, `;` separates as `&` does,
+//! `authorization[]` is `authorization` (WHATWG URL §5.1, PHP, Rack, Go before 1.17).
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::Presented;
+
+const NAME: &str = "authorization";
+
+/// The query string as upstream gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardedQuery {
+    /// It holds no credential.
+    Unchanged,
+    /// What is left once the credential is taken out; `None` if nothing is.
+    Without(Option<String>),
+}
+
+/// Moves every credential of `query` into `presented`.
+pub fn split_credentials(query: &str, presented: &mut Presented) -> ForwardedQuery {
+    if !query.split(['&', ';']).any(is_credential) {
+        return ForwardedQuery::Unchanged;
+    }
+    let mut kept = String::with_capacity(query.len());
+    for group in query.split('&') {
+        // One reader cuts at `;`, the next does not: beside one, no value is certain.
+        let ambiguous = group.contains(';');
+        for pair in group.split(';') {
+            if is_credential(pair) {
+                let value = if ambiguous { None } else { decoded_value(pair) };
+                presented.add_query(value.as_deref());
+            } else {
+                if !kept.is_empty() {
+                    kept.push('&');
+                }
+                kept.push_str(pair);
+            }
+        }
+    }
+    ForwardedQuery::Without((!kept.is_empty()).then_some(kept))
+}
+
+fn is_credential(pair: &str) -> bool {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    // No spelling of the name is shorter than the name, so most pairs end here.
+    if name.len() < NAME.len() {
+        return false;
+    }
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    let name = name.split_once('[').map_or(&*name, |(name, _)| name);
+    name.trim_matches(['+', ' ', '\0'])
+        .eq_ignore_ascii_case(NAME)
+}
+
+/// The value as a form decoder reads it: `+` is a space.
+fn decoded_value(pair: &str) -> Option<String> {
+    let (_, value) = pair.split_once('=')?;
+    let value: Cow<'_, str> = if value.contains('+') {
+        value.replace('+', " ").into()
+    } else {
+        value.into()
+    };
+    percent_decode_str(&value)
+        .decode_utf8()
+        .ok()
+        .map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, Value};
+    use super::*;
+    use crate::secret::Secret;
+
+    fn split(query: &str) -> (ForwardedQuery, Vec<Option<String>>) {
+        let mut presented = Presented::nothing();
+        let forwarded = split_credentials(query, &mut presented);
+        let values = presented
+            .claims()
+            .iter()
+            .map(|claim| {
+                assert_eq!(claim.source, Source::Query);
+                match &claim.value {
+                    Value::Secret(secret) | Value::Opaque(secret) => {
+                        Some(secret.expose().to_owned())
+                    }
+                    Value::Malformed => None,
+                }
+            })
+            .collect();
+        (forwarded, values)
+    }
+
+    fn without(rest: &str) -> ForwardedQuery {
+        ForwardedQuery::Without((!rest.is_empty()).then(|| rest.to_owned()))
+    }
+
+    #[test]
+    fn the_parameter_is_found_and_removed_in_every_spelling() {
+        for (query, rest, values) in [
+            ("authorization=A", "", vec![Some("A")]),
+            ("authorization=Client%20A", "", vec![Some("A")]),
+            ("authorization=Client+A", "", vec![Some("A")]),
+            ("x=1&authorization=A&y=2", "x=1&y=2", vec![Some("A")]),
+            (
+                "authorization=A&authorization=B",
+                "",
+                vec![Some("A"), Some("B")],
+            ),
+            ("Authorization=B", "", vec![Some("B")]),
+            ("%61uthorization=B", "", vec![Some("B")]),
+            ("%41UTHORIZATION=B", "", vec![Some("B")]),
+            (
+                "authorization[]=B&authorization%5B0%5D=C",
+                "",
+                vec![Some("B"), Some("C")],
+            ),
+            ("+authorization=B", "", vec![Some("B")]),
+            ("authorization=a%2Bb", "", vec![Some("a+b")]),
+            ("authorization=ab=cd", "", vec![Some("ab=cd")]),
+        ] {
+            let values: Vec<_> = values.into_iter().map(|v| v.map(str::to_owned)).collect();
+            assert_eq!(split(query), (without(rest), values), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_two_readers_read_differently_is_malformed() {
+        for (query, rest) in [
+            ("authorization", ""),
+            ("authorization=", ""),
+            ("authorization=%ff", ""),
+            ("authorization=A;x=1", "x=1"),
+            ("x=1;authorization=A", "x=1"),
+            ("authorization=%00", ""),
+        ] {
+            assert_eq!(split(query), (without(rest), vec![None]), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_query_without_the_parameter_is_left_as_it_is() {
+        for query in [
+            "",
+            "x=1",
+            "xauthorization=A",
+            "authorizations=A",
+            "x=authorization",
+            "a;b",
+            "%",
+        ] {
+            assert_eq!(split(query), (ForwardedQuery::Unchanged, vec![]), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_secret_never_stays_in_the_forwarded_query() {
+        let mut presented = Presented::nothing();
+        let ForwardedQuery::Without(Some(rest)) = split_credentials(
+            "a=1&Authorization=s3cret&b=2;authorization=s3cret",
+            &mut presented,
+        ) else {
+            panic!("the credential was not found");
+        };
+        assert!(!rest.contains("s3cret"));
+        assert_eq!(
+            presented.claims()[0].value,
+            Value::Secret(Secret::new("s3cret"))
+        );
+    }
+}

@@ -1,0 +1,514 @@
+//! The composition root: settings in, a running gateway out. The only file that knows every room.
+//!
+//! One thread and one current-thread runtime for each worker, with listening sockets of its own
+//! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
+//! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{io, thread};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Connection, ConnectionId, Gate, Mode};
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::{ListenerSettings, Settings};
+use crate::http::{self, Arrived, Edge, Protocol, Rules};
+use crate::listener::{self, Arrival, Lifecycle};
+use crate::route::RouteTable;
+use crate::telemetry::{AccessLog, HandshakeResult, ListenerMetrics, Metrics};
+use crate::tls::{ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError};
+use crate::upstream::Upstream;
+
+/// Why the gateway does not start, or does not take new settings.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Certificates or keys are unfit.
+    #[error("listener \"{listener}\": {source}")]
+    Tls {
+        /// The listener's name.
+        listener: String,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Bind {
+        /// Whose address.
+        what: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread or its runtime cannot be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(#[source] io::Error),
+    /// Listeners cannot be added, removed or moved while the gateway runs.
+    #[error("listeners have changed; restart to add, remove or move one")]
+    ListenersChanged,
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    addresses: Vec<(String, SocketAddr)>,
+    admin: Option<SocketAddr>,
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+struct Shared {
+    listeners: Vec<LiveListener>,
+    live: ArcSwap<Live>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
+    lifecycle: Arc<Lifecycle>,
+    permits: Arc<Semaphore>,
+    connection_ids: AtomicU64,
+    tasks: TaskTracker,
+}
+
+/// One listener, for as long as the gateway runs.
+#[derive(Debug)]
+struct LiveListener {
+    settings: ListenerSettings,
+    terminator: Arc<Terminator>,
+    metrics: ListenerMetrics,
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+struct Live {
+    settings: Settings,
+    /// In the order of the listeners.
+    rules: Vec<Arc<Rules>>,
+}
+
+impl Gateway {
+    /// Binds every address and begins to serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let policies = load_policies(&settings, &clock)?;
+        let (sockets, addresses) = bind_listeners(&settings)?;
+        let metrics = Arc::new(Metrics::default());
+        let admin_socket = settings
+            .admin
+            .map(|address| bind("admin", address))
+            .transpose()?;
+        let admin = admin_socket.as_ref().map(local_address).transpose()?;
+        warn_of_readable_secrets(&settings);
+
+        let shared = Arc::new(Shared {
+            listeners: live_listeners(&settings, policies, &clock, &metrics),
+            access_log: settings
+                .log
+                .access
+                .then(|| Arc::new(AccessLog::to_stdout(metrics.access_log_dropped.clone()))),
+            lifecycle: Arc::default(),
+            permits: Arc::new(Semaphore::new(settings.max_connections)),
+            connection_ids: AtomicU64::new(first_connection_id()),
+            tasks: TaskTracker::new(),
+            live: ArcSwap::from_pointee(Live::new(settings, &addresses)),
+            clock,
+            metrics,
+        });
+        let mut gateway = Self {
+            shared,
+            addresses,
+            admin,
+            stop: CancellationToken::new(),
+            threads: Vec::new(),
+        };
+        for sockets in sockets {
+            gateway.spawn_worker(sockets)?;
+        }
+        if let Some(socket) = admin_socket {
+            gateway.spawn_admin(socket)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Where each listener listens, by its name.
+    #[must_use]
+    pub fn addresses(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Where the admin listener listens, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Puts new settings in force for every connection from now on. Certificates and authorities
+    /// are read anew, with new ticket keys. Connections that are open finish their requests and
+    /// close; WebSockets stay if their client would still be admitted.
+    ///
+    /// # Errors
+    /// [`StartError`]; the former settings stay in force then.
+    pub fn reload(&self, settings: Settings) -> Result<(), StartError> {
+        let outcome = self.replace(settings);
+        self.shared.metrics.reloaded(outcome.is_ok());
+        outcome
+    }
+
+    fn replace(&self, settings: Settings) -> Result<(), StartError> {
+        let same = |(known, new): (&LiveListener, &ListenerSettings)| {
+            known.settings.name == new.name && known.settings.address == new.address
+        };
+        let listeners = &self.shared.listeners;
+        let unchanged = listeners.len() == settings.listeners.len()
+            && listeners.iter().zip(&settings.listeners).all(same);
+        if !unchanged {
+            return Err(StartError::ListenersChanged);
+        }
+        let policies = load_policies(&settings, &self.shared.clock)?;
+        warn_of_readable_secrets(&settings);
+        for (listener, policies) in listeners.iter().zip(policies) {
+            listener.terminator.replace(policies);
+        }
+        self.shared
+            .live
+            .store(Arc::new(Live::new(settings, &self.addresses)));
+        self.shared.lifecycle.reloaded();
+        Ok(())
+    }
+
+    /// Accepts no more, lets what is in flight finish for at most `timeout`, and ends. Says how
+    /// many connections had to be cut.
+    pub async fn drain(mut self, timeout: Duration) -> usize {
+        self.shared.lifecycle.drain();
+        self.shared.tasks.close();
+        let in_time = tokio::time::timeout(timeout, self.shared.tasks.wait()).await;
+        let cut = if in_time.is_ok() {
+            0
+        } else {
+            self.shared.tasks.len()
+        };
+        self.stop.cancel();
+        for thread in std::mem::take(&mut self.threads) {
+            // A worker that panicked has said so; there is nothing left to save of it.
+            let _ = thread.join();
+        }
+        cut
+    }
+
+    fn spawn_worker(&mut self, sockets: Vec<std::net::TcpListener>) -> Result<(), StartError> {
+        let worker = Arc::new(Worker {
+            shared: Arc::clone(&self.shared),
+            edges: Mutex::default(),
+        });
+        self.spawn(move |stop| worker.run(sockets, stop))
+    }
+
+    fn spawn_admin(&mut self, socket: std::net::TcpListener) -> Result<(), StartError> {
+        let state = admin::State {
+            metrics: Arc::clone(&self.shared.metrics),
+            lifecycle: Arc::clone(&self.shared.lifecycle),
+        };
+        self.spawn(move |stop| async move {
+            tokio::select! {
+                outcome = admin::serve(socket, state) => {
+                    if let Err(error) = outcome {
+                        tracing::error!(%error, "the admin listener has ended");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        })
+    }
+
+    /// Runs a future to its end on a thread and a runtime of its own.
+    fn spawn<F, Fut>(&mut self, run: F) -> Result<(), StartError>
+    where
+        F: FnOnce(CancellationToken) -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Worker)?;
+        let stop = self.stop.clone();
+        let thread = thread::Builder::new()
+            .name("portcullis".into())
+            .spawn(move || runtime.block_on(run(stop)))
+            .map_err(StartError::Worker)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Live {
+    fn new(settings: Settings, addresses: &[(String, SocketAddr)]) -> Self {
+        let rules = addresses
+            .iter()
+            .map(|(name, address)| {
+                Arc::new(Rules {
+                    listener: name.clone(),
+                    port: address.port(),
+                    gate: Gate::new(settings.mode),
+                    routes: RouteTable::for_listener(&settings.routes, name),
+                    limits: settings.limits,
+                })
+            })
+            .collect();
+        Self { settings, rules }
+    }
+}
+
+/// One thread's share of the work.
+#[derive(Debug)]
+struct Worker {
+    shared: Arc<Shared>,
+    /// Made of the settings beside them; made anew when those are replaced.
+    edges: Mutex<Option<(Arc<Live>, Vec<Arc<Edge>>)>>,
+}
+
+impl Worker {
+    async fn run(self: Arc<Self>, sockets: Vec<std::net::TcpListener>, stop: CancellationToken) {
+        for (index, socket) in sockets.into_iter().enumerate() {
+            tokio::spawn(Arc::clone(&self).accept(index, socket));
+        }
+        stop.cancelled().await;
+    }
+
+    async fn accept(self: Arc<Self>, index: usize, socket: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot listen"),
+        };
+        let mut lifecycle = self.shared.lifecycle.subscribe();
+        let serve = |arrival| {
+            let connection = Arc::clone(&self).serve(index, arrival);
+            self.shared.tasks.spawn(connection);
+        };
+        listener::accept_loop(&listener, &self.shared.permits, lifecycle.draining(), serve).await;
+    }
+
+    /// One connection, from its first to its last byte.
+    async fn serve(self: Arc<Self>, index: usize, arrival: Arrival) {
+        let (Some(listener), Some(edge)) = (self.shared.listeners.get(index), self.edge(index))
+        else {
+            return;
+        };
+        let lifecycle = self.shared.lifecycle.subscribe();
+        let _counted = Counted::new(&listener.metrics);
+        let accepted = match listener.terminator.accept(arrival.stream).await {
+            Ok(accepted) => accepted,
+            Err(error) => return report_handshake(listener, arrival.remote, &error),
+        };
+        listener.metrics.handshake(match accepted.kind {
+            Resumed::No => HandshakeResult::Full,
+            Resumed::Yes => HandshakeResult::Resumed,
+        });
+        let id = ConnectionId::next(&self.shared.connection_ids);
+        let connection = Connection::new(id, arrival.remote, accepted.peer.as_ref());
+        tracing::debug!(
+            connection = %id, remote = %arrival.remote, listener = listener.settings.name,
+            policy = accepted.policy.name(), cert_fp_sha256 = connection.fingerprint(), "connected"
+        );
+        let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let arrived = Arrived {
+            connection,
+            peer: accepted.peer,
+            policy: accepted.policy,
+            policies: accepted.policies,
+            permit: arrival.permit,
+        };
+        http::serve(accepted.stream, protocol, edge, arrived, lifecycle).await;
+    }
+
+    /// This worker's edge for a listener, under the settings in force.
+    fn edge(&self, index: usize) -> Option<Arc<Edge>> {
+        let live = self.shared.live.load();
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = edges
+            .as_ref()
+            .is_some_and(|(known, _)| Arc::ptr_eq(known, &live));
+        if !current {
+            *edges = Some((Arc::clone(&live), self.build_edges(&live)));
+        }
+        edges.as_ref()?.1.get(index).cloned()
+    }
+
+    fn build_edges(&self, live: &Live) -> Vec<Arc<Edge>> {
+        let shared = &self.shared;
+        let upstreams: Arc<[_]> = live
+            .settings
+            .upstreams
+            .iter()
+            .cloned()
+            .map(Upstream::new)
+            .collect();
+        let edge = |(rules, listener): (&Arc<Rules>, &LiveListener)| {
+            Arc::new(Edge {
+                rules: Arc::clone(rules),
+                upstreams: Arc::clone(&upstreams),
+                terminator: Arc::clone(&listener.terminator),
+                clock: Arc::clone(&shared.clock),
+                metrics: Arc::clone(&shared.metrics),
+                routed: live
+                    .settings
+                    .routes
+                    .iter()
+                    .map(|r| shared.metrics.for_route(&r.name))
+                    .collect(),
+                unrouted: shared.metrics.for_route(""),
+                access_log: shared.access_log.clone(),
+                tasks: shared.tasks.clone(),
+            })
+        };
+        live.rules.iter().zip(&shared.listeners).map(edge).collect()
+    }
+}
+
+/// Counts a connection from its acceptance to its end, tunnels apart.
+struct Counted<'a>(&'a ListenerMetrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a ListenerMetrics) -> Self {
+        metrics.accepted.inc();
+        metrics.active.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}
+
+/// What the policies of every listener are made of, read from the files that the settings name.
+///
+/// # Errors
+/// [`StartError::Tls`] for the first that is unfit.
+pub fn load_policies(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Policies>, StartError> {
+    let load = |listener: &ListenerSettings| {
+        Policies::load(&listener.tls, clock).map_err(|source| StartError::Tls {
+            listener: listener.name.clone(),
+            source,
+        })
+    };
+    settings.listeners.iter().map(load).collect()
+}
+
+fn live_listeners(
+    settings: &Settings,
+    policies: Vec<Policies>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Vec<LiveListener> {
+    let live = |(listener, policies): (&ListenerSettings, Policies)| LiveListener {
+        terminator: Arc::new(Terminator::new(
+            policies,
+            settings.handshake_timeout,
+            Arc::clone(clock),
+        )),
+        metrics: metrics.for_listener(&listener.name),
+        settings: listener.clone(),
+    };
+    settings.listeners.iter().zip(policies).map(live).collect()
+}
+
+/// The sockets of each worker, in the order of the listeners, and the listeners' addresses.
+type Sockets = (Vec<Vec<std::net::TcpListener>>, Vec<(String, SocketAddr)>);
+
+fn bind_listeners(settings: &Settings) -> Result<Sockets, StartError> {
+    let mut workers: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for listener in &settings.listeners {
+        let mut address = listener.address;
+        for worker in &mut workers {
+            let socket = bind(&listener.name, address)?;
+            // Port 0 becomes a real one with the first socket; the others share that.
+            address = local_address(&socket)?;
+            worker.push(socket);
+        }
+        addresses.push((listener.name.clone(), address));
+    }
+    Ok((workers, addresses))
+}
+
+fn bind(what: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    listener::bind(address).map_err(|source| StartError::Bind {
+        what: what.to_owned(),
+        address,
+        source,
+    })
+}
+
+fn local_address(socket: &std::net::TcpListener) -> Result<SocketAddr, StartError> {
+    socket.local_addr().map_err(StartError::Worker)
+}
+
+/// TLS 1.2 sends the client's certificate in clear (RFC 5246 §7.4.6), and with it the CN.
+fn warn_of_readable_secrets(settings: &Settings) {
+    let readable = settings.mode == Mode::Certificate
+        && settings
+            .listeners
+            .iter()
+            .flat_map(|listener| &listener.tls.policies)
+            .any(|policy| {
+                policy.min_version == MinVersion::Tls12 && policy.client_auth != ClientAuth::Off
+            });
+    if readable {
+        tracing::warn!(
+            "tls.min_version = \"1.2\": a client that speaks TLS 1.2 sends its certificate, and so \
+             the client secret in its CN, unencrypted"
+        );
+    }
+}
+
+fn report_handshake(listener: &LiveListener, remote: SocketAddr, error: &HandshakeError) {
+    let name = &listener.settings.name;
+    let result = match error {
+        HandshakeError::Timeout(_) => HandshakeResult::Timeout,
+        _ if error.certificate().is_some() => HandshakeResult::Certificate,
+        HandshakeError::NoServerName | HandshakeError::Io(_) | HandshakeError::Peer(_) => {
+            HandshakeResult::Failed
+        }
+    };
+    listener.metrics.handshake(result);
+    match error.certificate() {
+        Some(cause) => tracing::warn!(%remote, listener = name, "{cause}"),
+        // Scanners and health checks make noise of this kind all day.
+        None => tracing::debug!(%remote, listener = name, %error, "handshake failed"),
+    }
+}
+
+/// A random place to start from, so that request ids of two runs differ.
+fn first_connection_id() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness ids begin at zero: they name, they do not protect.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}

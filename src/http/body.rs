@@ -1,0 +1,233 @@
+//! Bodies on their way through: streamed, counted, bounded, never collected.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::Sleep;
+
+use super::exchange::Exchange;
+use crate::upstream::Lease;
+
+/// Why a body ended early.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// More bytes than the route allows.
+    #[error("the body is longer than its limit")]
+    TooLarge,
+    /// No byte for too long.
+    #[error("the body stood still for too long")]
+    Stalled,
+    /// The sender or the network failed.
+    #[error("the body broke off: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// A limit on how long a body may stand still. Costs nothing as long as bytes are there when they
+/// are asked for.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            deadline: None,
+        }
+    }
+
+    fn rewarded(&mut self) {
+        self.deadline = None;
+    }
+
+    fn poll_exhausted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+/// A request's body on its way to the upstream.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    room: u64,
+    sent: Arc<AtomicU64>,
+    patience: Patience,
+}
+
+impl RequestBody {
+    /// At most `limit` bytes of `incoming`; `sent` counts them.
+    pub(super) fn new(
+        incoming: Incoming,
+        limit: u64,
+        stall: Duration,
+        sent: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            incoming,
+            room: limit,
+            sent,
+            patience: Patience::new(stall),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+            ready!(this.patience.poll_exhausted(cx));
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        };
+        this.patience.rewarded();
+        let Some(frame) = frame.transpose()? else {
+            return Poll::Ready(None);
+        };
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(room) = this.room.checked_sub(length) else {
+            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        };
+        this.room = room;
+        this.sent.fetch_add(length, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer, with the exchange that ends when it does.
+#[derive(Debug)]
+pub struct AnswerBody {
+    content: Content,
+    exchange: Exchange,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Nothing, or bytes of our own.
+    Own(Option<Bytes>),
+    /// The upstream's, as it comes.
+    Streamed(Box<Streamed>),
+}
+
+#[derive(Debug)]
+struct Streamed {
+    incoming: Incoming,
+    lease: Option<Lease<RequestBody>>,
+    patience: Patience,
+}
+
+impl AnswerBody {
+    /// An answer of the gateway itself.
+    pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
+        let content = Content::Own((!bytes.is_empty()).then_some(bytes));
+        Self { content, exchange }
+    }
+
+    /// The upstream's answer, which may stand still for `patience` at a time. The lease, if it
+    /// came over a shared connection, goes back when the body has ended.
+    pub(super) fn streamed(
+        incoming: Incoming,
+        lease: Option<Lease<RequestBody>>,
+        patience: Duration,
+        exchange: Exchange,
+    ) -> Self {
+        let streamed = Streamed {
+            incoming,
+            lease,
+            patience: Patience::new(patience),
+        };
+        Self {
+            content: Content::Streamed(Box::new(streamed)),
+            exchange,
+        }
+    }
+}
+
+impl Streamed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.patience.poll_exhausted(cx));
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        };
+        self.patience.rewarded();
+        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // A body that was read to its end leaves a connection fit for the next request; any other
+        // leaves bytes on it that belong to this one, so it closes with the lease.
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = match &mut self.content {
+            Content::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Content::Streamed(streamed) => ready!(streamed.poll(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.exchange.sent(length);
+            }
+            Some(Err(_)) => self.exchange.failed("upstream_broke_off"),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Streamed(streamed) => streamed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Content::Streamed(streamed) => streamed.incoming.size_hint(),
+        }
+    }
+}

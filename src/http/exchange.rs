@@ -1,0 +1,135 @@
+//! One request and its answer, from the first to the last byte: numbered when it begins, counted
+//! and logged when it ends, however it ends.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+
+use super::Session;
+use super::headers::ascii;
+use super::target::Host;
+use crate::route::Route;
+use crate::telemetry::AccessRecord;
+
+/// Ends, and is logged, when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    session: Arc<Session>,
+    request_id: HeaderValue,
+    started: Instant,
+    method: Method,
+    route: Option<Arc<Route>>,
+    status: StatusCode,
+    bytes_out: u64,
+    reason: Option<&'static str>,
+    line: Option<Box<Line>>,
+}
+
+/// What only the access log needs.
+#[derive(Debug, Default)]
+struct Line {
+    host: String,
+    path: String,
+}
+
+impl Exchange {
+    /// Begins with the arrival of a request.
+    pub(super) fn begin(session: &Arc<Session>, head: &Parts) -> Self {
+        let id = format!(
+            "{}-{}",
+            session.arrived.connection.id(),
+            session.next_request()
+        );
+        Self {
+            request_id: ascii(&id),
+            started: Instant::now(),
+            method: head.method.clone(),
+            route: None,
+            // What a client sees that is gone before it is answered.
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            bytes_out: 0,
+            reason: Some("aborted"),
+            line: session.edge.access_log.is_some().then(Box::default),
+            session: Arc::clone(session),
+        }
+    }
+
+    /// Notes where the request goes.
+    pub(super) fn targets(&mut self, host: &Host, path: &str) {
+        if let Some(line) = &mut self.line {
+            host.name().clone_into(&mut line.host);
+            path.clone_into(&mut line.path);
+        }
+    }
+
+    /// Notes the route that was found.
+    pub(super) fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// Notes the answer's status.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        self.reason = None;
+    }
+
+    /// Notes why the request was refused or failed.
+    pub(super) fn failed(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
+    /// Notes bytes of the answer's body.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// The id that the client and the upstream are given.
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    fn log(&self) {
+        let (Some(log), Some(line)) = (&self.session.edge.access_log, &self.line) else {
+            return;
+        };
+        let connection = &self.session.arrived.connection;
+        log.record(&AccessRecord {
+            time: SystemTime::now(),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            listener: &self.session.edge.rules.listener,
+            client_ip: connection.remote().ip().to_canonical(),
+            client_port: connection.remote().port(),
+            protocol: self.session.protocol.name(),
+            method: self.method.as_str(),
+            host: &line.host,
+            path: &line.path,
+            status: self.status.as_u16(),
+            bytes_out: self.bytes_out,
+            duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+            route: self.route.as_ref().map(|route| route.name.as_str()),
+            cert_fp_sha256: connection.fingerprint(),
+            reason: self.reason,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let edge = &self.session.edge;
+        let metrics = self
+            .route
+            .as_ref()
+            .and_then(|route| edge.routed.get(route.id));
+        metrics
+            .unwrap_or(&edge.unrouted)
+            .observe(self.status.as_u16(), self.started.elapsed().as_secs_f64());
+        if let Some(reason) = self.reason {
+            edge.metrics.refused(reason);
+        }
+        self.log();
+        self.session.progress.end();
+    }
+}

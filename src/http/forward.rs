@@ -1,0 +1,145 @@
+//! The upstream's side of one request: sent once, answered in time, both bodies streamed.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Response, StatusCode, Uri, Version};
+
+use super::Session;
+use super::body::{BodyError, RequestBody};
+use super::refusal::Failure;
+use crate::access::Admission;
+use crate::credential::ForwardedQuery;
+use crate::route::{PathError, Route};
+use crate::upstream::{Lease, UpstreamError};
+
+/// Sends the request and waits for the head of the answer. Demands the proof that the gate has
+/// said yes, although nothing in it is needed any more: the fields are set already.
+pub(super) async fn forward(
+    _admission: &Admission,
+    session: &Session,
+    route: &Route,
+    head: Parts,
+    body: Incoming,
+) -> Result<(Response<Incoming>, Lease<RequestBody>), Failure> {
+    let sent = Arc::new(AtomicU64::new(0));
+    let body = request_body(session, route, body, &sent)?;
+    let upstream = session
+        .edge
+        .upstreams
+        .get(route.upstream)
+        .ok_or(Failure::NoRoute)?;
+    let answer = upstream.send(Request::from_parts(head, body));
+    let answer = within_response_timeout(answer, route, &sent)
+        .await?
+        .map_err(failure)?;
+    // Nothing asked for another protocol: `Upgrade` has been removed.
+    if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::BadUpgrade);
+    }
+    Ok(answer)
+}
+
+/// As [`forward`], on a connection of its own that the answer may upgrade.
+pub(super) async fn open(
+    _admission: &Admission,
+    session: &Session,
+    route: &Route,
+    head: Parts,
+    body: Incoming,
+) -> Result<Response<Incoming>, Failure> {
+    let sent = Arc::new(AtomicU64::new(0));
+    let body = request_body(session, route, body, &sent)?;
+    let upstream = session
+        .edge
+        .upstreams
+        .get(route.upstream)
+        .ok_or(Failure::NoRoute)?;
+    let answer = upstream.open(Request::from_parts(head, body));
+    within_response_timeout(answer, route, &sent)
+        .await?
+        .map_err(failure)
+}
+
+/// The body with its limits. What announces itself as too long is refused before a byte is sent.
+fn request_body(
+    session: &Session,
+    route: &Route,
+    body: Incoming,
+    sent: &Arc<AtomicU64>,
+) -> Result<RequestBody, Failure> {
+    if body.size_hint().lower() > route.max_body {
+        return Err(Failure::BodyTooLarge);
+    }
+    let stall = session.edge.rules.limits.stall_timeout;
+    Ok(RequestBody::new(
+        body,
+        route.max_body,
+        stall,
+        Arc::clone(sent),
+    ))
+}
+
+/// Waits for `answer`, beginning anew as long as the request's body still moves: a long upload is
+/// not a slow upstream.
+async fn within_response_timeout<T>(
+    answer: impl Future<Output = T>,
+    route: &Route,
+    sent: &AtomicU64,
+) -> Result<T, Failure> {
+    let mut answer = std::pin::pin!(answer);
+    let mut before = sent.load(Ordering::Relaxed);
+    loop {
+        if let Ok(answer) = tokio::time::timeout(route.response_timeout, &mut answer).await {
+            return Ok(answer);
+        }
+        let now = sent.load(Ordering::Relaxed);
+        if now == before {
+            return Err(Failure::UpstreamTimeout);
+        }
+        before = now;
+    }
+}
+
+/// Tells a client's broken body from a broken upstream.
+fn failure(error: UpstreamError) -> Failure {
+    let body_error = match &error {
+        UpstreamError::Exchange { source, .. } => source.source().and_then(|e| e.downcast_ref()),
+        UpstreamError::Unreachable { .. } => None,
+    };
+    match body_error {
+        Some(BodyError::TooLarge) => Failure::BodyTooLarge,
+        Some(BodyError::Stalled) => Failure::BodyStalled,
+        Some(BodyError::Broken(_)) => Failure::BodyBroken,
+        None => Failure::Upstream(error),
+    }
+}
+
+/// The target in origin form, as the upstream sees it: the normalised path, and the query without
+/// the credential unless the route keeps it.
+pub(super) fn rewrite_target(
+    head: &mut Parts,
+    route: &Route,
+    path: &str,
+    query: &ForwardedQuery,
+) -> Result<(), PathError> {
+    let path = route.upstream_path(path);
+    let query = match query {
+        ForwardedQuery::Without(rest) if !route.keep_query_credential => rest.as_deref(),
+        ForwardedQuery::Without(_) | ForwardedQuery::Unchanged => head.uri.query(),
+    };
+    let same_path = path == head.uri.path() && head.uri.scheme().is_none();
+    if !(same_path && query == head.uri.query()) {
+        let target = match query {
+            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+            None => PathAndQuery::try_from(path),
+        };
+        head.uri = Uri::from(target.map_err(|_| PathError::Ambiguous)?);
+    }
+    head.version = Version::HTTP_11;
+    Ok(())
+}

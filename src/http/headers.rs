@@ -1,0 +1,346 @@
+//! Header fields on their way through: hop-by-hop fields end here (RFC 9110 §7.6.1), whatever a
+//! client says about its own identity is removed, and what the gateway knows is set last, so that
+//! nothing the client sends can remove or double it.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use hyper::HeaderMap;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::target::Host;
+use crate::access::{Admission, ClientCredential, ClientIdentity, Connection};
+use crate::secret::Secret;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// The id of a request, for the client, the upstream and the log.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// RFC 9110 §7.6.1, with what older implementations treat alike. `Transfer-Encoding` is between
+/// hyper and each side.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// Removes the fields that end at this hop: those that `Connection` names, and those that are
+/// hop-by-hop whether it names them or not.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_named_by_connection(headers);
+    }
+    for name in HOP_BY_HOP {
+        // Looking is far cheaper than removing what is not there.
+        if headers.contains_key(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| token.trim().parse().ok())
+        .collect();
+    headers.remove(CONNECTION);
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Removes every field by which some upstream, in some dialect, learns who a client is.
+pub(super) fn remove_identity(headers: &mut HeaderMap) {
+    let claimed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_identity(name.as_str()))
+        .cloned()
+        .collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+}
+
+/// Names of fields that carry an identity, in full.
+const IDENTITY_NAMES: [&str; 20] = [
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "forwarded",
+    "remote-user",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-arr-clientcert",
+    "x-authorization",
+    "x-client-id",
+    "x-client-ip",
+    "x-client-name",
+    "x-client-secret",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    "x-remote-user",
+    "x-rewrite-url",
+    "x-request-id",
+    "x-user-id",
+];
+
+/// Beginnings of names that carry an identity or a decision.
+const IDENTITY_PREFIXES: [&str; 24] = [
+    "cloudfront-viewer-",
+    "l5d-",
+    "ssl-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-atom-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-client-cert",
+    "x-client-dn",
+    "x-client-verify",
+    "x-consumer-",
+    "x-envoy-",
+    "x-fluxmq-",
+    "x-forwarded-",
+    "x-goog-authenticated-",
+    "x-magistrala-",
+    "x-ms-client-principal",
+    "x-original-",
+    "x-portcullis-",
+    "x-ssl",
+    "x-supermq-",
+    "x-tls-",
+    "x-webauth-",
+];
+
+/// CGI and its heirs make no difference between `-`, `_` and `.` (RFC 3875 §4.1.18), so neither
+/// does this; the name itself is in lower case already.
+fn is_identity(name: &str) -> bool {
+    let spelled_oddly = name.bytes().any(|byte| matches!(byte, b'_' | b'.'));
+    if !spelled_oddly {
+        return is_identity_name(name);
+    }
+    let usual = name.replace(['_', '.'], "-");
+    usual == "authorization" || usual == "host" || is_identity_name(&usual)
+}
+
+fn is_identity_name(name: &str) -> bool {
+    // One comparison settles most names: only these letters begin one on the lists.
+    if !matches!(
+        name.as_bytes().first(),
+        Some(b'c' | b'f' | b'l' | b'r' | b's' | b't' | b'x')
+    ) {
+        return false;
+    }
+    IDENTITY_NAMES.contains(&name)
+        || IDENTITY_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// The fields that are the same for every request of a connection, made once.
+#[derive(Debug)]
+pub(crate) struct ConnectionFields {
+    remote: IpAddr,
+    forwarded_for: HeaderValue,
+    port: HeaderValue,
+    certificate: Option<HeaderValue>,
+}
+
+impl ConnectionFields {
+    pub(super) fn new(connection: &Connection, port: u16) -> Self {
+        let remote = connection.remote().ip().to_canonical();
+        let certificate = match connection.identity() {
+            ClientIdentity::Device(device) => authorization(device.client_secret()),
+            ClientIdentity::Absent | ClientIdentity::Unusable(_) => None,
+        };
+        Self {
+            remote,
+            forwarded_for: ascii(&remote.to_string()),
+            port: port.into(),
+            certificate,
+        }
+    }
+
+    /// Sets what the upstream is told about the client. Comes after everything that removes.
+    pub(super) fn set(
+        &self,
+        headers: &mut HeaderMap,
+        admission: &Admission,
+        host: &Host,
+        request_id: &HeaderValue,
+    ) {
+        if let Some(value) = self.credential(admission) {
+            headers.insert(AUTHORIZATION, value);
+        }
+        let host_value = ascii(host.as_str());
+        headers.insert(FORWARDED, self.forwarded(host));
+        headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
+        headers.insert(X_REAL_IP, self.forwarded_for.clone());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+        headers.insert(X_FORWARDED_PORT, self.port.clone());
+        headers.insert(X_FORWARDED_HOST, host_value.clone());
+        headers.insert(X_REQUEST_ID, request_id.clone());
+        headers.insert(HOST, host_value);
+    }
+
+    fn credential(&self, admission: &Admission) -> Option<HeaderValue> {
+        match admission.credential() {
+            ClientCredential::Certificate(_) => self.certificate.clone(),
+            ClientCredential::Presented(secret) => authorization(secret),
+            ClientCredential::Unchecked => None,
+        }
+    }
+
+    /// RFC 7239 §4; an IPv6 address stands in brackets and quotes (§6).
+    fn forwarded(&self, host: &Host) -> HeaderValue {
+        let mut text = String::with_capacity(80);
+        // Writing to a String cannot fail.
+        let _ = match self.remote {
+            IpAddr::V4(address) => write!(text, "for={address}"),
+            IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
+        };
+        let _ = write!(text, ";host=\"{}\";proto=https", host.as_str());
+        ascii(&text)
+    }
+}
+
+/// `Client <secret>`, marked so that no library indexes or prints it.
+fn authorization(secret: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Client {}", secret.expose())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// For text that consists of host names, addresses and digits.
+pub(super) fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// HTTP/2 may split `Cookie` into crumbs, HTTP/1.1 may not (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The gateway has answered `Expect: 100-continue` itself (RFC 9110 §10.1.1).
+pub(super) fn remove_expect(headers: &mut HeaderMap) {
+    if headers.contains_key(EXPECT) {
+        headers.remove(EXPECT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_of_identity_is_recognised() {
+        for name in [
+            "client-cert",
+            "client_cert",
+            "client-cert-chain",
+            "forwarded",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x.forwarded.for",
+            "x-forwarded-client-cert",
+            "x-real-ip",
+            "x-ssl-client-verify",
+            "x_ssl_client_cn",
+            "ssl-client-subject-dn",
+            "ssl_client_verify",
+            "x-forwarded-tls-client-cert-info",
+            "l5d-client-id",
+            "x-fluxmq-username",
+            "x-client-id",
+            "remote_user",
+            "x-request-id",
+            "x-envoy-external-address",
+            "authorization_",
+            "authorization.",
+            "x-ssl",
+            "cloudfront-viewer-cert-subject",
+            "x-original-url",
+        ] {
+            let expected = !matches!(name, "authorization_" | "authorization.");
+            assert_eq!(is_identity(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_fields_are_left_alone() {
+        for name in [
+            "host",
+            "authorization",
+            "accept",
+            "content-type",
+            "content-length",
+            "cookie",
+            "x-api-key",
+            "my_header",
+            "traceparent",
+            "sec-websocket-key",
+            "x-custom",
+            "from",
+            "range",
+            "referer",
+        ] {
+            assert!(!is_identity(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_is_removed_with_it() {
+        let mut headers = HeaderMap::new();
+        headers.append(CONNECTION, HeaderValue::from_static("close, X-Private"));
+        headers.append(CONNECTION, HeaderValue::from_static("authorization"));
+        headers.insert("x-private", HeaderValue::from_static("1"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("1"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert("x-kept", HeaderValue::from_static("1"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_field() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("a=1"));
+        headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        join_cookies(&mut headers);
+        assert_eq!(
+            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! HTTP/1.1 and HTTP/2 (RFC 9110, 9112, 9113): from a decrypted stream to answered requests.
+//!
+//! Read [`handler`] for the way of one request. This file holds what a connection carries for its
+//! requests and the loop that keeps its deadlines.
+
+mod body;
+mod exchange;
+mod forward;
+mod handler;
+mod head_scan;
+mod headers;
+mod refusal;
+mod target;
+mod tunnel;
+mod watch;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+
+pub use body::{AnswerBody, BodyError, RequestBody};
+use headers::ConnectionFields;
+use watch::{Progress, Verdict, Watched};
+
+pub use head_scan::HeadScan;
+
+use crate::access::{Connection, Gate};
+use crate::clock::Clock;
+use crate::listener::{Phase, Remote};
+use crate::route::RouteTable;
+use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
+use crate::tls::{Policies, Policy, Terminator, VerifiedPeer};
+use crate::upstream::Upstream;
+
+/// Bounds on what one client may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most bytes of a request's head (HTTP/1.1) or header list (HTTP/2).
+    pub header_bytes: usize,
+    /// Most header fields of a request.
+    pub header_count: usize,
+    /// Most bytes of a request's path and query.
+    pub uri_bytes: usize,
+    /// Most requests at once on an HTTP/2 connection.
+    pub streams: u32,
+    /// How long a request's head may take to arrive.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// How long a body may stand still while it arrives, or a client not read its answer.
+    pub stall_timeout: Duration,
+}
+
+/// What is the same for every request of a listener until the configuration is replaced.
+#[derive(Debug)]
+pub struct Rules {
+    /// The listener's name.
+    pub listener: String,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// Who may pass.
+    pub gate: Gate,
+    /// Where to.
+    pub routes: RouteTable,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The rules with one worker's means of carrying them out.
+#[derive(Debug)]
+pub struct Edge {
+    /// The rules in force.
+    pub rules: Arc<Rules>,
+    /// This worker's connections to each upstream.
+    pub upstreams: Arc<[Upstream<RequestBody>]>,
+    /// For checking tunnels again when trust has changed.
+    pub terminator: Arc<Terminator>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// Counters of each route, by [`crate::route::Route::id`].
+    pub routed: Vec<RequestMetrics>,
+    /// Counters of the requests that found no route.
+    pub unrouted: RequestMetrics,
+    /// `None` if the access log is off.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// Everything that must end before the process does.
+    pub tasks: TaskTracker,
+}
+
+/// What the handshake has settled, and what the connection occupies.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Who is at the other end.
+    pub connection: Connection,
+    /// Its chain, for checking it again.
+    pub peer: Option<VerifiedPeer>,
+    /// The TLS policy it met.
+    pub policy: Arc<Policy>,
+    /// All policies of the listener at that time.
+    pub policies: Arc<Policies>,
+    /// Counts the connection.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// One client connection, for as long as a request or a tunnel of it lives.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) arrived: Arrived,
+    pub(crate) lifecycle: Remote,
+    protocol: Protocol,
+    fields: ConnectionFields,
+    progress: Arc<Progress>,
+    requests: AtomicU64,
+}
+
+/// What a connection speaks, as agreed by ALPN (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1.1",
+            Self::Http2 => "h2",
+        }
+    }
+}
+
+impl Session {
+    fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Serves one connection until it ends, its deadlines pass, or the gateway drains.
+pub async fn serve<IO>(
+    io: IO,
+    protocol: Protocol,
+    edge: Arc<Edge>,
+    arrived: Arrived,
+    lifecycle: Remote,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let progress = Arc::new(Progress::default());
+    let io = TokioIo::new(Watched::new(io, protocol, Arc::clone(&progress)));
+    let fields = ConnectionFields::new(&arrived.connection, edge.rules.port);
+    let limits = edge.rules.limits;
+    let session = Arc::new(Session {
+        edge,
+        arrived,
+        lifecycle: lifecycle.clone(),
+        protocol,
+        fields,
+        progress: Arc::clone(&progress),
+        requests: AtomicU64::new(0),
+    });
+    let deadlines = Deadlines {
+        limits,
+        progress,
+        lifecycle,
+    };
+    match protocol {
+        Protocol::Http1 => serve_http1(io, session, deadlines).await,
+        // Boxed: an HTTP/2 connection's state is large, and most devices speak HTTP/1.1.
+        Protocol::Http2 => Box::pin(serve_http2(io, session, deadlines)).await,
+    }
+}
+
+async fn serve_http1<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, deadlines: Deadlines)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = deadlines.limits;
+    let service = service_fn(move |request| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(handler::handle(session, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .max_headers(limits.header_count)
+        .max_header_size(limits.header_bytes)
+        // Deadlines are kept by one coarse tick for the whole connection, see `watch`.
+        .header_read_timeout(None)
+        .serve_connection(io, service)
+        .with_upgrades();
+    deadlines
+        .keep(pin!(connection), |connection| {
+            connection.graceful_shutdown()
+        })
+        .await;
+}
+
+async fn serve_http2<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, deadlines: Deadlines)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = deadlines.limits;
+    let service = service_fn(move |request| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(handler::handle(session, request).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .timer(TokioTimer::new())
+        .serve_connection(io, service);
+    deadlines
+        .keep(pin!(connection), |connection| {
+            connection.graceful_shutdown()
+        })
+        .await;
+}
+
+/// The deadlines of one connection and what it must hear of meanwhile.
+struct Deadlines {
+    limits: Limits,
+    progress: Arc<Progress>,
+    lifecycle: Remote,
+}
+
+impl Deadlines {
+    /// Drives `connection` to its end. It is told to finish when it has been idle for too long,
+    /// when the configuration is replaced and when the gateway drains; it is dropped, and with it
+    /// the socket, when a head or the reading of an answer takes too long.
+    async fn keep<C>(mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut watch = self.progress.watch(&self.limits);
+        let mut draining = false;
+        let mut tick = tokio::time::interval(watch.tick());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut connection => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "connection ended early");
+                    }
+                    return;
+                }
+                phase = self.lifecycle.changed(), if !draining => {
+                    draining = phase == Phase::Draining;
+                    finish(connection.as_mut());
+                }
+                _ = tick.tick() => match watch.check() {
+                    Verdict::Fine => {}
+                    Verdict::Idle => finish(connection.as_mut()),
+                    Verdict::Stalled => return,
+                },
+            }
+        }
+    }
+}

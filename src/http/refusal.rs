@@ -1,0 +1,205 @@
+//! How HTTP says no: every cause has one status and one problem document (RFC 9457).
+//!
+//! A client whose credential is refused learns that and no more: the body is the same whatever was
+//! wrong, and the reason goes to the log under the request's id.
+
+use bytes::Bytes;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_VERSION,
+    WWW_AUTHENTICATE,
+};
+use hyper::{Response, StatusCode};
+use thiserror::Error;
+
+use super::body::AnswerBody;
+use super::exchange::Exchange;
+use super::head_scan::Offence;
+use super::headers::X_REQUEST_ID;
+use super::target::TargetError;
+use crate::access::Refusal;
+use crate::upstream::UpstreamError;
+use crate::websocket::OpeningError;
+
+/// Why a request was not answered by its upstream.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Offence(#[from] Offence),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("the path and query are longer than limits.uri_bytes")]
+    UriTooLong,
+    #[error("CONNECT and TRACE are not served")]
+    Method,
+    #[error("the host belongs to another TLS policy than the connection")]
+    Misdirected,
+    #[error("no route")]
+    NoRoute,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the body is longer than the route allows")]
+    BodyTooLarge,
+    #[error("the body did not arrive in time")]
+    BodyStalled,
+    #[error("the client broke off its body")]
+    BodyBroken,
+    #[error(transparent)]
+    Opening(#[from] OpeningError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("the upstream did not answer in time")]
+    UpstreamTimeout,
+    #[error("the upstream answered the WebSocket opening with a wrong Sec-WebSocket-Accept")]
+    BadUpgrade,
+}
+
+/// What a client is told.
+struct Outcome {
+    status: StatusCode,
+    /// Stable, for programs.
+    code: &'static str,
+}
+
+impl Failure {
+    fn outcome(&self) -> Outcome {
+        use StatusCode as S;
+        let (status, code) = match self {
+            Self::Offence(_) | Self::Target(_) | Self::BodyBroken => {
+                (S::BAD_REQUEST, "bad_request")
+            }
+            Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long"),
+            Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected_request"),
+            Self::NoRoute => (S::NOT_FOUND, "not_found"),
+            Self::Refused(refusal) => return refused(refusal),
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "content_too_large"),
+            Self::BodyStalled => (S::REQUEST_TIMEOUT, "request_timeout"),
+            Self::Opening(OpeningError::Version) => (S::UPGRADE_REQUIRED, "upgrade_required"),
+            Self::Opening(OpeningError::Malformed) => (S::BAD_REQUEST, "bad_request"),
+            Self::Upstream(_) | Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
+            Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
+        };
+        Outcome { status, code }
+    }
+
+    /// A stable name for logs and metrics; finer than what the client sees.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Offence(_) => "ambiguous_request",
+            Self::Target(_) => "bad_target",
+            Self::UriTooLong => "uri_too_long",
+            Self::Method => "method",
+            Self::Misdirected => "misdirected",
+            Self::NoRoute => "no_route",
+            Self::Refused(refusal) => refusal.code(),
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyStalled => "body_stalled",
+            Self::BodyBroken => "body_broken",
+            Self::Opening(_) => "bad_websocket_opening",
+            Self::Upstream(UpstreamError::Unreachable { .. }) => "upstream_unreachable",
+            Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::BadUpgrade => "upstream_bad_upgrade",
+        }
+    }
+
+    /// Whether the cause lies behind the gateway, where its operator can mend it.
+    pub(super) fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Self::Upstream(_) | Self::UpstreamTimeout | Self::BadUpgrade
+        )
+    }
+
+    /// Whether what follows on the connection can no longer be told apart from this request.
+    fn ends_connection(&self) -> bool {
+        match self {
+            Self::Offence(_)
+            | Self::Target(_)
+            | Self::BodyTooLarge
+            | Self::BodyStalled
+            | Self::BodyBroken
+            | Self::Method => true,
+            Self::UriTooLong
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Refused(_)
+            | Self::Opening(_)
+            | Self::Upstream(_)
+            | Self::UpstreamTimeout
+            | Self::BadUpgrade => false,
+        }
+    }
+
+    /// The answer, with the fields that its status calls for.
+    pub(super) fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
+        let Outcome { status, code } = self.outcome();
+        exchange.answered(status);
+        exchange.failed(self.reason());
+        let id = exchange.request_id().clone();
+        let document = problem(status, code, &id);
+        let mut response = Response::new(AnswerBody::own(document, exchange));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID, id);
+        match status {
+            // RFC 9110 §11.6.1, §15.5.6, §15.5.22.
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(
+                    WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Client realm=\"portcullis\""),
+                );
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(
+                    ALLOW,
+                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+                );
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        if self.ends_connection() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Two answers for all refusals: who you are is not known, or it is and does not suffice.
+fn refused(refusal: &Refusal) -> Outcome {
+    match refusal {
+        Refusal::NoCertificate | Refusal::NoCredential | Refusal::MalformedCredential(_) => {
+            Outcome {
+                status: StatusCode::UNAUTHORIZED,
+                code: "unauthenticated",
+            }
+        }
+        Refusal::UnusableCertificate(_)
+        | Refusal::CertificateExpired
+        | Refusal::Mismatch(_)
+        | Refusal::Conflict => Outcome {
+            status: StatusCode::FORBIDDEN,
+            code: "forbidden",
+        },
+    }
+}
+
+/// RFC 9457; the id leads to the reason in the log.
+fn problem(status: StatusCode, code: &str, request_id: &HeaderValue) -> Bytes {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "code": code,
+        "request_id": request_id.to_str().unwrap_or_default(),
+    });
+    Bytes::from(document.to_string())
+}

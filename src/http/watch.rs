@@ -1,0 +1,246 @@
+//! The deadlines of a connection at the price of one coarse timer for all of them.
+//!
+//! The stream and the handlers only note what happens; a tick looks whether anything has happened
+//! since the last one. A limit of ten seconds so closes a connection between ten and twenty
+//! seconds, which is all that a defence against slow clients needs.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::head_scan::{HeadScan, Offence};
+use super::{Limits, Protocol};
+
+/// What has happened on a connection. All of it runs on one core, so `Relaxed` is enough.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Requests that are being answered.
+    active: AtomicU32,
+    /// Moves with every beginning and end of a request, and when a head begins to arrive.
+    epoch: AtomicU32,
+    /// Part of a head has arrived, and no request has come of it yet.
+    head_begun: AtomicBool,
+    /// What [`HeadScan`] saw in the head of the next request.
+    offence: AtomicU8,
+    /// The socket takes no more bytes.
+    write_blocked: AtomicBool,
+    /// Moves whenever the socket has taken bytes.
+    writes: AtomicU32,
+}
+
+impl Progress {
+    /// A request begins; tells what was wrong with its head as it stood on the wire.
+    pub(super) fn begin(&self) -> Option<Offence> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
+        Offence::from_code(self.offence.swap(0, Ordering::Relaxed))
+    }
+
+    /// A request has been answered in full, or given up.
+    pub(super) fn end(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An observer for the connection's tick.
+    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+        let tick = limits
+            .header_timeout
+            .min(limits.idle_timeout)
+            .min(limits.stall_timeout);
+        let ticks = |limit: Duration| {
+            let ticks = limit.as_millis().div_ceil(tick.as_millis().max(1));
+            u32::try_from(ticks).unwrap_or(u32::MAX)
+        };
+        Watch {
+            progress: Arc::clone(self),
+            tick,
+            head_ticks: ticks(limits.header_timeout),
+            idle_ticks: ticks(limits.idle_timeout),
+            stall_ticks: ticks(limits.stall_timeout),
+            epoch: 0,
+            writes: 0,
+            quiet: 0,
+            blocked: 0,
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// What a tick finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Within every limit.
+    Fine,
+    /// No request for `idle_timeout`.
+    Idle,
+    /// A head that does not end, or a client that does not read.
+    Stalled,
+}
+
+/// Compares [`Progress`] from tick to tick.
+#[derive(Debug)]
+pub(super) struct Watch {
+    progress: Arc<Progress>,
+    tick: Duration,
+    head_ticks: u32,
+    idle_ticks: u32,
+    stall_ticks: u32,
+    epoch: u32,
+    writes: u32,
+    quiet: u32,
+    blocked: u32,
+}
+
+impl Watch {
+    /// How often to call [`Self::check`].
+    pub(super) fn tick(&self) -> Duration {
+        self.tick
+    }
+
+    /// Looks at what has changed since the last call.
+    pub(super) fn check(&mut self) -> Verdict {
+        if self.is_write_stalled() {
+            return Verdict::Stalled;
+        }
+        let epoch = self.progress.epoch.load(Ordering::Relaxed);
+        if epoch != self.epoch || self.progress.is_active() {
+            self.epoch = epoch;
+            self.quiet = 0;
+            return Verdict::Fine;
+        }
+        self.quiet += 1;
+        let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
+        if head_begun && self.quiet >= self.head_ticks {
+            Verdict::Stalled
+        } else if !head_begun && self.quiet >= self.idle_ticks {
+            Verdict::Idle
+        } else {
+            Verdict::Fine
+        }
+    }
+
+    fn is_write_stalled(&mut self) -> bool {
+        let writes = self.progress.writes.load(Ordering::Relaxed);
+        let blocked = self.progress.write_blocked.load(Ordering::Relaxed);
+        if !blocked || writes != self.writes {
+            self.writes = writes;
+            self.blocked = 0;
+            return false;
+        }
+        self.blocked += 1;
+        self.blocked > self.stall_ticks
+    }
+}
+
+/// A stream that notes what passes.
+#[derive(Debug)]
+pub(super) struct Watched<IO> {
+    io: IO,
+    progress: Arc<Progress>,
+    /// `None` for HTTP/2, whose heads are not lines.
+    scan: Option<HeadScan>,
+}
+
+impl<IO> Watched<IO> {
+    pub(super) fn new(io: IO, protocol: Protocol, progress: Arc<Progress>) -> Self {
+        let scan = match protocol {
+            Protocol::Http1 => Some(HeadScan::default()),
+            Protocol::Http2 => None,
+        };
+        Self { io, progress, scan }
+    }
+
+    /// Notes bytes that arrived while no request was being answered: those of a head.
+    fn note_head(&mut self, bytes: &[u8]) {
+        let Some(scan) = &mut self.scan else {
+            return;
+        };
+        if bytes.is_empty() || self.progress.is_active() {
+            return;
+        }
+        if !self.progress.head_begun.swap(true, Ordering::Relaxed) {
+            self.progress.epoch.fetch_add(1, Ordering::Relaxed);
+            *scan = HeadScan::default();
+        }
+        scan.feed(bytes);
+        let offence = scan.offence().map_or(0, Offence::code);
+        self.progress.offence.store(offence, Ordering::Relaxed);
+    }
+
+    fn note_write(&self, outcome: &Poll<io::Result<usize>>) {
+        let blocked = match outcome {
+            Poll::Pending => true,
+            Poll::Ready(Ok(_)) => {
+                self.progress.writes.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Poll::Ready(Err(_)) => false,
+        };
+        self.progress
+            .write_blocked
+            .store(blocked, Ordering::Relaxed);
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if let Some(arrived) = buf.filled().get(before..) {
+            self.note_head(arrived);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.note_write(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note_write(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_flush(cx);
+        self.progress
+            .write_blocked
+            .store(outcome.is_pending(), Ordering::Relaxed);
+        outcome
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

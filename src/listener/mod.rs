@@ -1,0 +1,105 @@
+//! The accept loop: hands each socket on, holds back when the gateway is full.
+//!
+//! A permit is taken *before* `accept`, so what is over the limit waits in the kernel's queue and
+//! costs nothing. What happens on a socket is not known here.
+
+mod lifecycle;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use lifecycle::{Lifecycle, Phase, Remote};
+
+/// How many connections the kernel keeps ready to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Pause after an error of `accept` that a new attempt would meet again at once, such as having
+/// no file descriptor left.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// A socket with the permit that counts it; dropping both makes room for another.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket, without Nagle's delay.
+    pub stream: TcpStream,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Keep it as long as the connection lives.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker.
+///
+/// # Errors
+/// What the system says, most often that the port is in use or not permitted.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // "[::]:8443" means IPv4 as well, wherever the system's default differs.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until `until` is done, giving each arrival to `serve`.
+pub async fn accept_loop(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    until: impl Future<Output = ()>,
+    mut serve: impl FnMut(Arrival),
+) {
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut until => return,
+            arrival = arrive(listener, permits) => match arrival {
+                Ok(arrival) => serve(arrival),
+                Err(error) if concerns_one_peer(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections; trying again");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            },
+        }
+    }
+}
+
+async fn arrive(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Arrival> {
+    let permit = Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, remote) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(Arrival {
+        stream,
+        remote,
+        permit,
+    })
+}
+
+/// The peer was gone before it was accepted: nothing is wrong on this side.
+fn concerns_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::InvalidInput
+    )
+}

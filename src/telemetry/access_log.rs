@@ -1,0 +1,117 @@
+//! The access log: one JSON object a line on standard output, written by a thread of its own.
+//!
+//! The queue is bounded. When whatever reads standard output falls behind, requests do not wait:
+//! lines are dropped and counted.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use prometheus_client::metrics::counter::Counter;
+use serde::{Serialize, Serializer};
+
+/// Lines that may wait to be written.
+const QUEUE: usize = 16_384;
+
+/// One request, ended.
+#[derive(Debug, Serialize)]
+pub struct AccessRecord<'a> {
+    /// When it ended; written as RFC 3339 in UTC with milliseconds.
+    #[serde(rename = "ts", serialize_with = "rfc3339")]
+    pub time: SystemTime,
+    /// The id that the client and the upstream were given.
+    pub request_id: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The peer's address.
+    pub client_ip: std::net::IpAddr,
+    /// The peer's port.
+    pub client_port: u16,
+    /// `http/1.1` or `h2`.
+    pub protocol: &'a str,
+    /// The method.
+    pub method: &'a str,
+    /// The host asked for.
+    pub host: &'a str,
+    /// The path as routed; never the query.
+    pub path: &'a str,
+    /// The status answered.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// From the end of the request's head to the end of the answer's body.
+    pub duration_ms: f64,
+    /// The route's name, if one was found.
+    pub route: Option<&'a str>,
+    /// SHA-256 of the client's certificate.
+    pub cert_fp_sha256: Option<&'a str>,
+    /// Why the request was refused or failed, if it was.
+    pub reason: Option<&'a str>,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+/// Takes records; dropped, it writes what is queued and ends.
+#[derive(Debug)]
+pub struct AccessLog {
+    lines: Option<SyncSender<Vec<u8>>>,
+    writer: Option<JoinHandle<()>>,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// A log on standard output; `dropped` counts the lines that found the queue full.
+    #[must_use]
+    pub fn to_stdout(dropped: Counter) -> Self {
+        let (lines, queue) = mpsc::sync_channel(QUEUE);
+        let writer = std::thread::spawn(move || write_all(&queue));
+        Self {
+            lines: Some(lines),
+            writer: Some(writer),
+            dropped,
+        }
+    }
+
+    /// Queues one line.
+    pub fn record(&self, record: &AccessRecord<'_>) {
+        let mut line = Vec::with_capacity(512);
+        // Strings and numbers only: this cannot fail.
+        if serde_json::to_writer(&mut line, record).is_err() {
+            return;
+        }
+        line.push(b'\n');
+        if let Some(Err(TrySendError::Full(_))) =
+            self.lines.as_ref().map(|lines| lines.try_send(line))
+        {
+            self.dropped.inc();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic in the writer has been reported by its own thread.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Writes lines as they come, flushing whenever none is waiting.
+fn write_all(queue: &Receiver<Vec<u8>>) {
+    let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    while let Ok(line) = queue.recv() {
+        let mut outcome = out.write_all(&line);
+        while let (Ok(()), Ok(line)) = (&outcome, queue.try_recv()) {
+            outcome = out.write_all(&line);
+        }
+        if outcome.and_then(|()| out.flush()).is_err() {
+            tracing::error!("standard output is closed; the access log ends here");
+            return;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The numbers behind `/metrics`, in Prometheus' text format (OpenMetrics 1.0).
+//!
+//! No label holds a client's name, address or secret, so their number is bounded by the
+//! configuration.
+
+use std::fmt;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Every metric of the gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    accepted: Family<ListenerLabel, Counter>,
+    active: Family<ListenerLabel, Gauge>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    refusals: Family<RefusalLabel, Counter>,
+    reloads: Family<ReloadLabel, Counter>,
+    /// WebSockets open now.
+    pub websockets_active: Gauge,
+    /// Lines of the access log that were dropped because its reader was too slow.
+    pub access_log_dropped: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    listener: String,
+    result: &'static str,
+}
+
+/// How a handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// Done, with the client's key proven now.
+    Full,
+    /// Done, by a ticket.
+    Resumed,
+    /// The client's certificate was refused.
+    Certificate,
+    /// Not done in time.
+    Timeout,
+    /// Anything else: no common version, a broken connection, noise.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabel {
+    result: &'static str,
+}
+
+/// The metrics of one listener, looked up once.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open now.
+    pub active: Gauge,
+    handshakes: [Counter; 5],
+}
+
+impl ListenerMetrics {
+    /// Counts a handshake that ended so.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes[result as usize].inc();
+    }
+}
+
+/// The metrics of one route, looked up once: counting is then a few additions.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    by_class: [Counter; 5],
+    duration: Histogram,
+}
+
+impl RequestMetrics {
+    /// Counts one request answered with `status` after `seconds`.
+    pub fn observe(&self, status: u16, seconds: f64) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.by_class[class].inc();
+        self.duration.observe(seconds);
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("portcullis"),
+            accepted: Family::default(),
+            active: Family::default(),
+            handshakes: Family::default(),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(histogram),
+            refusals: Family::default(),
+            reloads: Family::default(),
+            websockets_active: Gauge::default(),
+            access_log_dropped: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "connections_accepted",
+            "Connections accepted",
+            self.accepted.clone(),
+        );
+        r.register(
+            "connections_active",
+            "Connections open now",
+            self.active.clone(),
+        );
+        r.register(
+            "tls_handshakes",
+            "TLS handshakes by result",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "http_requests",
+            "Requests by route and class of status",
+            self.requests.clone(),
+        );
+        r.register(
+            "http_request_duration_seconds",
+            "From the end of the request's head to the end of the answer",
+            self.durations.clone(),
+        );
+        r.register(
+            "refusals",
+            "Requests refused or failed, by reason",
+            self.refusals.clone(),
+        );
+        r.register(
+            "websockets_active",
+            "WebSockets open now",
+            self.websockets_active.clone(),
+        );
+        r.register(
+            "config_reloads",
+            "Reloads of the configuration",
+            self.reloads.clone(),
+        );
+        r.register(
+            "access_log_dropped",
+            "Access log lines dropped because their reader was too slow",
+            self.access_log_dropped.clone(),
+        );
+    }
+
+    /// The metrics of the listener named `listener`.
+    #[must_use]
+    pub fn for_listener(&self, listener: &str) -> ListenerMetrics {
+        let label = ListenerLabel {
+            listener: listener.to_owned(),
+        };
+        // In the order of `HandshakeResult`.
+        let results = ["full", "resumed", "certificate", "timeout", "failed"];
+        ListenerMetrics {
+            accepted: self.accepted.get_or_create_owned(&label),
+            active: self.active.get_or_create_owned(&label),
+            handshakes: results.map(|result| {
+                let labels = HandshakeLabels {
+                    listener: listener.to_owned(),
+                    result,
+                };
+                self.handshakes.get_or_create_owned(&labels)
+            }),
+        }
+    }
+
+    /// The metrics of the route named `route`; the empty name is for requests without one.
+    #[must_use]
+    pub fn for_route(&self, route: &str) -> RequestMetrics {
+        let counter = |status| {
+            let labels = RequestLabels {
+                route: route.to_owned(),
+                status,
+            };
+            self.requests.get_or_create_owned(&labels)
+        };
+        RequestMetrics {
+            by_class: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(counter),
+            duration: self.durations.get_or_create_owned(&RouteLabel {
+                route: route.to_owned(),
+            }),
+        }
+    }
+
+    /// Counts a request that was refused or failed for `reason`, a stable name.
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&RefusalLabel { reason }).inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reloaded(&self, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        self.reloads.get_or_create(&ReloadLabel { result }).inc();
+    }
+
+    /// All of them as text.
+    ///
+    /// # Errors
+    /// None in practice: writing to a string does not fail.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

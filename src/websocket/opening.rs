@@ -1,0 +1,225 @@
+//! The opening handshake (RFC 6455 §4), seen from between its two ends.
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper::{HeaderMap, Method, Version};
+use thiserror::Error;
+
+/// RFC 6455 §1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Why a request that asks for a WebSocket does not open one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum OpeningError {
+    /// Another version than 13 (RFC 6455 §4.4).
+    #[error("Sec-WebSocket-Version is not 13")]
+    Version,
+    /// Not a GET, no valid key, or a body.
+    #[error("the WebSocket opening is malformed")]
+    Malformed,
+}
+
+/// A client's request for a WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    key: HeaderValue,
+}
+
+impl Opening {
+    /// Whether `head` asks for a WebSocket. Both fields are lists (RFC 9110 §7.6.1, §7.8):
+    /// `Connection: keep-alive, Upgrade` asks as well.
+    ///
+    /// # Errors
+    /// [`OpeningError`] if it asks, but not as it should.
+    pub fn of(head: &Parts) -> Result<Option<Self>, OpeningError> {
+        let asks = head.version == Version::HTTP_11
+            && head.headers.contains_key(UPGRADE)
+            && has_token(&head.headers, &UPGRADE, "websocket")
+            && has_token(&head.headers, &CONNECTION, "upgrade");
+        if !asks {
+            return Ok(None);
+        }
+        if single(&head.headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            return Err(OpeningError::Version);
+        }
+        let key = single(&head.headers, &SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key));
+        match key {
+            Some(key) if head.method == Method::GET => Ok(Some(Self { key: key.clone() })),
+            _ => Err(OpeningError::Malformed),
+        }
+    }
+
+    /// The client's side, which hyper hands over once it has written the 101.
+    ///
+    /// # Errors
+    /// [`OpeningError::Malformed`] if the request has a body: its bytes would be frames to one
+    /// reader and none to another.
+    pub fn take_client(
+        &self,
+        head: &mut Parts,
+        body: &Incoming,
+    ) -> Result<OnUpgrade, OpeningError> {
+        if !body.is_end_stream() {
+            return Err(OpeningError::Malformed);
+        }
+        head.extensions.remove().ok_or(OpeningError::Malformed)
+    }
+
+    /// Asks for the upgrade on the next hop: these fields are hop-by-hop and have been removed.
+    pub fn set(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+
+    /// Whether a 101 with these fields really opens this WebSocket (RFC 6455 §4.2.2).
+    #[must_use]
+    pub fn is_accepted(&self, headers: &HeaderMap) -> bool {
+        let expected = accept(self.key.as_bytes());
+        has_token(headers, &UPGRADE, "websocket")
+            && has_token(headers, &CONNECTION, "upgrade")
+            && single(headers, &SEC_WEBSOCKET_ACCEPT)
+                .is_some_and(|value| value == expected.as_str())
+    }
+}
+
+fn accept(key: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(GUID);
+    STANDARD.encode(hash.finish())
+}
+
+/// 16 bytes in Base64 (RFC 6455 §4.1).
+fn is_nonce(key: &HeaderValue) -> bool {
+    STANDARD
+        .decode(key.as_bytes())
+        .is_ok_and(|nonce| nonce.len() == 16)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn opening(method: &str, fields: &[(&str, &str)]) -> Result<bool, OpeningError> {
+        let mut request = Request::builder().method(method).uri("/");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        Opening::of(&head).map(|opening| opening.is_some())
+    }
+
+    #[test]
+    fn the_accept_value_is_the_one_of_rfc_6455() {
+        assert_eq!(accept(KEY.as_bytes()), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn an_opening_is_recognised_by_tokens() {
+        for connection in ["Upgrade", "upgrade", "keep-alive, Upgrade"] {
+            let fields = [
+                ("connection", connection),
+                ("upgrade", "WebSocket"),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-key", KEY),
+            ];
+            assert_eq!(opening("GET", &fields), Ok(true), "{connection}");
+        }
+        assert_eq!(opening("GET", &[("upgrade", "websocket")]), Ok(false));
+        assert_eq!(
+            opening("GET", &[("connection", "upgrade"), ("upgrade", "h2c")]),
+            Ok(false)
+        );
+        assert_eq!(opening("GET", &[]), Ok(false));
+    }
+
+    #[test]
+    fn an_opening_that_is_not_as_it_should_be_is_refused() {
+        let base = [("connection", "upgrade"), ("upgrade", "websocket")];
+        for (method, extra, expected) in [
+            ("GET", &[][..], OpeningError::Version),
+            (
+                "GET",
+                &[("sec-websocket-version", "8")],
+                OpeningError::Version,
+            ),
+            (
+                "GET",
+                &[("sec-websocket-version", "13")],
+                OpeningError::Malformed,
+            ),
+            (
+                "GET",
+                &[
+                    ("sec-websocket-version", "13"),
+                    ("sec-websocket-key", "short"),
+                ],
+                OpeningError::Malformed,
+            ),
+            (
+                "POST",
+                &[("sec-websocket-version", "13"), ("sec-websocket-key", KEY)],
+                OpeningError::Malformed,
+            ),
+            (
+                "GET",
+                &[
+                    ("sec-websocket-version", "13"),
+                    ("sec-websocket-key", KEY),
+                    ("sec-websocket-key", KEY),
+                ],
+                OpeningError::Malformed,
+            ),
+        ] {
+            let fields: Vec<_> = base.iter().chain(extra).copied().collect();
+            assert_eq!(
+                opening(method, &fields),
+                Err(expected),
+                "{method} {extra:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_right_answer_opens_a_websocket() {
+        let opening = Opening {
+            key: HeaderValue::from_static(KEY),
+        };
+        let mut answer = HeaderMap::new();
+        opening.set(&mut answer);
+        assert!(!opening.is_accepted(&answer));
+        answer.insert(
+            SEC_WEBSOCKET_ACCEPT,
+            HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        );
+        assert!(opening.is_accepted(&answer));
+        answer.remove(UPGRADE);
+        assert!(!opening.is_accepted(&answer));
+    }
+}

@@ -1,0 +1,1 @@
+//! Which client certificates open a connection and which do not.

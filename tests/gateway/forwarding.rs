@@ -1,0 +1,2 @@
+//! What the upstream gets: the request as it was, less what clients must not say, plus what the
+//! gateway knows.

@@ -1,0 +1,218 @@
+//! A gateway with everything around it, on ports of its own.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::clock::{Clock, ManualClock};
+use portcullis::config::{self, Environment, Settings};
+use portcullis::gateway::Gateway;
+use tempfile::TempDir;
+
+use super::{Authority, Client, Identity, Origin};
+
+/// The secret of the device that every lab knows.
+pub const SECRET: &str = "d7cc2964-a48b-4a6e-871a-08da28e7883d";
+
+/// A gateway, the authority it trusts, and the origin behind it.
+pub struct Lab {
+    pub authority: Authority,
+    pub origin: Origin,
+    pub clock: ManualClock,
+    pub config: Config,
+    pub directory: TempDir,
+    gateway: Option<Gateway>,
+}
+
+/// What a test sets differently. Each is TOML put into its table.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    pub auth: Option<&'static str>,
+    pub tls: String,
+    pub limits: String,
+    pub timeouts: String,
+    pub route: String,
+    /// Whole tables.
+    pub tables: String,
+}
+
+impl Config {
+    pub fn x509() -> Self {
+        Self {
+            auth: Some("x509"),
+            ..Self::default()
+        }
+    }
+
+    pub fn key() -> Self {
+        Self {
+            auth: Some("key"),
+            ..Self::default()
+        }
+    }
+
+    pub fn tls(mut self, lines: &str) -> Self {
+        writeln!(self.tls, "{lines}").unwrap();
+        self
+    }
+
+    pub fn limits(mut self, lines: &str) -> Self {
+        writeln!(self.limits, "{lines}").unwrap();
+        self
+    }
+
+    pub fn timeouts(mut self, lines: &str) -> Self {
+        writeln!(self.timeouts, "{lines}").unwrap();
+        self
+    }
+
+    /// Lines for both routes, `/http/` and `/ws/`.
+    pub fn route(mut self, lines: &str) -> Self {
+        writeln!(self.route, "{lines}").unwrap();
+        self
+    }
+
+    pub fn tables(mut self, lines: &str) -> Self {
+        writeln!(self.tables, "{lines}").unwrap();
+        self
+    }
+
+    pub async fn start(self) -> Lab {
+        Lab::start(self).await
+    }
+
+    fn text(&self, origin: SocketAddr) -> String {
+        let Self {
+            auth,
+            tls,
+            limits,
+            timeouts,
+            route,
+            tables,
+        } = self;
+        let auth = auth.map_or(String::new(), |auth| format!("auth = \"{auth}\""));
+        format!(
+            "{auth}\nworkers = 2\ndrain_timeout = \"5s\"\n\
+             [admin]\naddress = \"127.0.0.1:0\"\n\
+             [log]\naccess = false\nlevel = \"error\"\n\
+             [limits]\n{limits}\n[timeouts]\n{timeouts}\n\
+             [tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n{tls}\n\
+             [listeners.edge]\naddress = \"127.0.0.1:0\"\n\
+             [upstreams.origin]\nservers = [\"{origin}\"]\n\
+             [routes.http]\npath = \"/http/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
+             [routes.ws]\npath = \"/ws/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
+             [routes.public]\npath = \"/public/\"\nupstream = \"origin\"\ncredential = \"none\"\n{tables}\n"
+        )
+    }
+}
+
+impl Lab {
+    /// By certificate.
+    pub async fn x509() -> Self {
+        Config::x509().start().await
+    }
+
+    /// By client secret.
+    pub async fn key() -> Self {
+        Config::key().start().await
+    }
+
+    async fn start(config: Config) -> Self {
+        let authority = Authority::new("Fleet CA");
+        let directory = TempDir::new().unwrap();
+        write(directory.path(), "certs/ca.crt", authority.pem());
+        write_identity(
+            directory.path(),
+            "server",
+            &authority.server(&["localhost", "127.0.0.1"]),
+        );
+        let mut lab = Self {
+            origin: Origin::start().await,
+            clock: ManualClock::stopped_now(),
+            authority,
+            config,
+            directory,
+            gateway: None,
+        };
+        lab.gateway = Some(Gateway::start(lab.settings().unwrap(), lab.clock()).unwrap());
+        lab
+    }
+
+    /// The settings as the files say now.
+    pub fn settings(&self) -> Result<Settings, config::ConfigError> {
+        let path = self.path("config.toml");
+        std::fs::write(&path, self.config.text(self.origin.address)).unwrap();
+        config::load(&path, &Environment::default())
+    }
+
+    /// Reads the settings again, as SIGHUP does.
+    pub fn reload(&self) -> Result<(), String> {
+        let settings = self.settings().map_err(|error| error.to_string())?;
+        // The listener's port was 0 and stays what it became.
+        self.gateway()
+            .reload(settings)
+            .map_err(|error| error.to_string())
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().unwrap()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.gateway().addresses()[0].1
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        write(self.directory.path(), name, text);
+    }
+
+    pub fn write_identity(&self, name: &str, identity: &Identity) {
+        write_identity(self.directory.path(), name, identity);
+    }
+
+    /// A client of the device with [`SECRET`].
+    pub fn device(&self) -> Client {
+        self.client(Some(self.authority.device(SECRET)))
+    }
+
+    /// A client without a certificate.
+    pub fn anonymous(&self) -> Client {
+        self.client(None)
+    }
+
+    /// A client with this certificate, or with none.
+    pub fn client(&self, identity: Option<Identity>) -> Client {
+        Client::new(self.address(), self.authority.der(), identity)
+    }
+
+    /// Drains and says how many connections were cut.
+    pub async fn drain(mut self, timeout: Duration) -> usize {
+        self.gateway.take().unwrap().drain(timeout).await
+    }
+
+    /// A page of the admin listener: status and body.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        super::client::plain_get(self.gateway().admin_address().unwrap(), path).await
+    }
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn write_identity(directory: &Path, name: &str, identity: &Identity) {
+    write(directory, &format!("{name}.crt"), &identity.chain_pem);
+    write(directory, &format!("{name}.key"), &identity.key_pem);
+}

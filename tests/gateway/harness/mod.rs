@@ -1,0 +1,11 @@
+//! What a test needs around a gateway: certificates, an origin behind it, clients in front.
+
+pub mod ca;
+pub mod client;
+pub mod lab;
+pub mod origin;
+
+pub use ca::{Authority, Identity};
+pub use client::{Answer, Client, Protocol};
+pub use lab::Lab;
+pub use origin::Origin;

@@ -1,0 +1,8 @@
+//! The gateway from outside: real sockets, real TLS, real clients, one binary.
+
+#![allow(unreachable_pub, reason = "a test binary has no other crate to reach")]
+
+mod certificates;
+mod credentials;
+mod forwarding;
+mod harness;
