@@ -37,6 +37,9 @@ pub(super) async fn handle(
         Ok(answer) => answer.into_response(exchange),
         Err(failure) => {
             report(&session, &exchange, &failure);
+            if failure.ends_connection() {
+                session.progress.linger();
+            }
             failure.into_response(exchange)
         }
     }

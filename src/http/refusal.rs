@@ -112,7 +112,7 @@ impl Failure {
     }
 
     /// Whether what follows on the connection can no longer be told apart from this request.
-    fn ends_connection(&self) -> bool {
+    pub(super) fn ends_connection(&self) -> bool {
         match self {
             Self::Offence(_)
             | Self::Target(_)

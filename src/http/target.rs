@@ -86,10 +86,16 @@ fn is_plain(authority: &Authority) -> bool {
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
     };
+    let is_port = |text: &str| {
+        text.is_empty()
+            || text
+                .strip_prefix(':')
+                .is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    // With user information, the authority does not begin with the host.
     !host.is_empty()
         && host.bytes().all(allowed)
-        && !authority.as_str().contains('@')
-        && (authority.port().is_none() || authority.port_u16().is_some())
+        && authority.as_str().strip_prefix(host).is_some_and(is_port)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::head_scan::{HeadScan, Offence};
 use super::{Limits, Protocol};
@@ -31,6 +32,8 @@ pub(super) struct Progress {
     write_blocked: AtomicBool,
     /// Moves whenever the socket has taken bytes.
     writes: AtomicU32,
+    /// The connection ends with bytes of the client unread.
+    linger: AtomicBool,
 }
 
 impl Progress {
@@ -46,6 +49,11 @@ impl Progress {
     pub(super) fn end(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An answer ends the connection before the client has been read to its end.
+    pub(super) fn linger(&self) {
+        self.linger.store(true, Ordering::Relaxed);
     }
 
     /// An observer for the connection's tick.
@@ -149,7 +157,21 @@ pub(super) struct Watched<IO> {
     progress: Arc<Progress>,
     /// `None` for HTTP/2, whose heads are not lines.
     scan: Option<HeadScan>,
+    farewell: Farewell,
 }
+
+/// How far the end of a connection has come.
+#[derive(Debug, Default)]
+enum Farewell {
+    #[default]
+    NotSaid,
+    /// Nothing more is sent; what the client still sends is dropped until it ends.
+    Lingering(Pin<Box<Sleep>>),
+    Done,
+}
+
+/// How long a client that was answered before it had finished may go on sending.
+const LONGEST_LINGER: Duration = Duration::from_secs(2);
 
 impl<IO> Watched<IO> {
     pub(super) fn new(io: IO, protocol: Protocol, progress: Arc<Progress>) -> Self {
@@ -157,7 +179,12 @@ impl<IO> Watched<IO> {
             Protocol::Http1 => Some(HeadScan::default()),
             Protocol::Http2 => None,
         };
-        Self { io, progress, scan }
+        Self {
+            io,
+            progress,
+            scan,
+            farewell: Farewell::default(),
+        }
     }
 
     /// Notes bytes that arrived while no request was being answered: those of a head.
@@ -207,7 +234,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -241,6 +268,33 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if matches!(this.farewell, Farewell::NotSaid) {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.farewell = match this.progress.linger.load(Ordering::Relaxed) {
+                true => Farewell::Lingering(Box::pin(tokio::time::sleep(LONGEST_LINGER))),
+                false => Farewell::Done,
+            };
+        }
+        if let Farewell::Lingering(deadline) = &mut this.farewell {
+            if deadline.as_mut().poll(cx).is_pending() {
+                ready!(poll_drop_rest(&mut this.io, cx));
+            }
+            this.farewell = Farewell::Done;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads and drops until the client ends. Closing with bytes unread would reset the connection,
+/// and the client might never see the answer (RFC 9112 §9.6).
+fn poll_drop_rest(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        let mut chunk = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        match ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {
+            Ok(()) if !buffer.filled().is_empty() => {}
+            Ok(()) | Err(_) => return Poll::Ready(()),
+        }
     }
 }
