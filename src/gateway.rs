@@ -38,7 +38,7 @@ pub enum StartError {
         /// The listener's name.
         listener: String,
         /// What is wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({what}): {source}")]
@@ -282,8 +282,14 @@ impl Live {
 #[derive(Debug)]
 struct Worker {
     shared: Arc<Shared>,
-    /// Made of the settings beside them; made anew when those are replaced.
-    edges: Mutex<Option<(Arc<Live>, Vec<Arc<Edge>>)>>,
+    edges: Mutex<Option<Edges>>,
+}
+
+/// One worker's edges, in the order of the listeners, and the settings that they were made of.
+#[derive(Debug)]
+struct Edges {
+    made_of: Arc<Live>,
+    edges: Vec<Arc<Edge>>,
 }
 
 impl Worker {
@@ -349,11 +355,15 @@ impl Worker {
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
         let current = edges
             .as_ref()
-            .is_some_and(|(known, _)| Arc::ptr_eq(known, &live));
+            .is_some_and(|known| Arc::ptr_eq(&known.made_of, &live));
         if !current {
-            *edges = Some((Arc::clone(&live), self.build_edges(&live)));
+            let made_of = Arc::clone(&live);
+            *edges = Some(Edges {
+                edges: self.build_edges(&live),
+                made_of,
+            });
         }
-        edges.as_ref()?.1.get(index).cloned()
+        edges.as_ref()?.edges.get(index).cloned()
     }
 
     fn build_edges(&self, live: &Live) -> Vec<Arc<Edge>> {
@@ -415,7 +425,7 @@ pub fn load_policies(
     let load = |listener: &ListenerSettings| {
         Policies::load(&listener.tls, clock).map_err(|source| StartError::Tls {
             listener: listener.name.clone(),
-            source,
+            source: Box::new(source),
         })
     };
     settings.listeners.iter().map(load).collect()

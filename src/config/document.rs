@@ -296,7 +296,7 @@ impl<'s, 'a> Section<'s, 'a> {
         self.declare(name);
         let key = self.key(name);
         if let Some((variable, value)) = self.find_variable(&key) {
-            return self.from_variable(&key, variable, value);
+            return self.read_variable(&key, variable, value);
         }
         let value = self.entry(name)?;
         let place = self.document.place(self.span(name));
@@ -330,7 +330,7 @@ impl<'s, 'a> Section<'s, 'a> {
     }
 
     /// A variable whose name ends in `_FILE` names a file that holds the value.
-    fn from_variable(&self, key: &str, variable: String, value: &str) -> Option<Found> {
+    fn read_variable(&self, key: &str, variable: String, value: &str) -> Option<Found> {
         let place = format!("environment variable {variable}");
         if !variable.ends_with("_FILE") {
             return Some(Found {

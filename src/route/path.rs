@@ -42,9 +42,8 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
 /// Whether nothing in the path asks for work: by far the commonest case.
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
-    let escape = |byte: &u8| matches!(byte, b'%' | b'\\');
     let slash_and_more = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.']);
-    !bytes.iter().any(|byte| escape(byte)) && !bytes.windows(2).any(slash_and_more)
+    memchr::memchr2(b'%', b'\\', bytes).is_none() && !bytes.windows(2).any(slash_and_more)
 }
 
 fn decode_unreserved(path: &str) -> Result<String, PathError> {

@@ -338,7 +338,7 @@ pub(super) fn hints(trust: &Trust) -> Vec<DistinguishedName> {
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(Reason::Malformed("bytes after its end".into())),
         Err(error) => Err(Reason::Malformed(error.to_string())),
     }
