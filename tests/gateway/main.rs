@@ -6,3 +6,4 @@ mod certificates;
 mod credentials;
 mod forwarding;
 mod harness;
+mod specification;

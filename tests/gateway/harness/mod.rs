@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod client;
+pub mod demo;
 pub mod lab;
 pub mod origin;
 
