@@ -195,12 +195,6 @@ fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicie
         }
         let mut settings = policy(&section, inherited, mode, base);
         settings.server_names = patterns(&section, "server_names");
-        if settings.server_names.is_empty() {
-            section.problem(
-                "server_names",
-                "must name at least one server, or nobody meets this policy",
-            );
-        }
         section.finish();
         policies.push(settings);
     }
@@ -275,26 +269,65 @@ fn listeners(root: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> Vec<Liste
     let mut listeners = Vec::new();
     for (name, section) in all.named_sections() {
         let address = section.read_required("address", parsed);
-        let mut policies = tls.policies.clone();
-        for policy in &mut policies {
-            policy.client_auth = client_auth(&section, policy.client_auth, mode);
-        }
+        let tls = listener_tls(&section, tls, mode);
         section.finish();
-        let without_server_name = tls.without_server_name.clone();
-        listeners.extend(address.map(|address| ListenerSettings {
-            name,
-            address,
-            tls: tls::Settings {
-                policies,
-                without_server_name,
-            },
-        }));
+        listeners.extend(address.map(|address| ListenerSettings { name, address, tls }));
     }
     all.finish();
     if listeners.is_empty() {
         root.problem("listeners", "no listener is configured");
     }
+    refuse_unused_policies(root, tls, &listeners);
     listeners
+}
+
+/// A listener's policies: all of them, with its own default in front.
+fn listener_tls(section: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> tls::Settings {
+    let mut policies = tls.policies.clone();
+    let chosen = section.read("default_policy", 0, |raw| {
+        let name = text(raw)?;
+        let known = policies.iter().position(|policy| policy.name == name);
+        known.ok_or_else(|| format!("no TLS policy is called \"{name}\""))
+    });
+    policies[..=chosen].rotate_right(1);
+    for policy in &mut policies {
+        policy.client_auth = client_auth(section, policy.client_auth, mode);
+    }
+    let without_server_name = match tls.without_server_name.as_deref() {
+        Some(DEFAULT_POLICY) => Some(policies[0].name.clone()),
+        other => other.map(str::to_owned),
+    };
+    tls::Settings {
+        policies,
+        without_server_name,
+    }
+}
+
+/// A policy that neither a server name nor a listener leads to would be read and never met.
+fn refuse_unused_policies(
+    root: &Section<'_, '_>,
+    tls: &TlsPolicies,
+    listeners: &[ListenerSettings],
+) {
+    for policy in tls
+        .policies
+        .iter()
+        .skip(1)
+        .filter(|policy| policy.server_names.is_empty())
+    {
+        let is_default = |listener: &ListenerSettings| {
+            listener
+                .tls
+                .policies
+                .first()
+                .is_some_and(|first| first.name == policy.name)
+        };
+        if !listeners.iter().any(is_default) {
+            let key = format!("policies.{}", policy.name);
+            let message = "names no server and is no listener's default: nobody would meet it";
+            root.section("tls").problem(&key, message);
+        }
+    }
 }
 
 fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The demo: certificates if there are none, stand-in adapters, the gateway, and commands to try.
+# Ctrl-C drains the gateway and ends both.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for tool in cargo openssl; do
+  command -v "$tool" >/dev/null || { echo "make run needs $tool, which is not installed" >&2; exit 1; }
+done
+make --no-print-directory certs
+cargo build --quiet --bin portcullis --example adapters
+bin=${CARGO_TARGET_DIR:-target}/debug
+
+# In sessions of their own, so that Ctrl-C reaches this script alone, which ends them in order.
+adapters= gateway=
+stop() {
+  trap '' INT TERM
+  [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null; wait "$gateway" || true; }
+  [ -z "$adapters" ] || { kill -TERM "$adapters" 2>/dev/null; wait "$adapters" || true; }
+}
+trap 'stop; exit 0' INT TERM
+trap stop EXIT
+
+setsid "$bin/examples/adapters" &
+adapters=$!
+export PORTCULLIS_LOG_FORMAT=${PORTCULLIS_LOG_FORMAT:-text}
+setsid "$bin/portcullis" run --config config.toml &
+gateway=$!
+until "$bin/portcullis" healthcheck --config config.toml >/dev/null 2>&1; do
+  kill -0 "$gateway" 2>/dev/null && kill -0 "$adapters" 2>/dev/null || exit 1
+  sleep 0.1
+done
+
+secret=$(openssl x509 -in certs/client.crt -noout -subject -nameopt multiline,utf8,-esc_msb | sed -n 's/^ *commonName *= //p')
+cat <<TEXT
+
+Portcullis listens on https://localhost:8443, its admin listener on http://127.0.0.1:9900.
+The device's certificate is certs/client.crt; its CN is the client secret, $secret.
+
+Publish (the certificate is enough):
+  curl -sS -i --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+    -H "Content-Type: application/senml+json" \\
+    https://localhost:8443/http/m/home/c/meter -d '[{"n":"voltage","u":"V","v":120.1}]'
+
+See what the adapter gets:
+  curl -sS --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+    https://localhost:8443/http/echo
+
+Be refused (another secret than the certificate's):
+  curl -sS -i --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+    -H "Authorization: Client another" https://localhost:8443/http/echo
+
+Receive what is published, over a WebSocket (npm install --prefix tests/clients, once):
+  NODE_PATH=tests/clients/node_modules NODE_EXTRA_CA_CERTS=certs/ca.crt node -e '
+    const fs = require("fs"), WebSocket = require("ws");
+    const ws = new WebSocket("wss://localhost:8443/ws/m/home/c/meter",
+      { cert: fs.readFileSync("certs/client.crt"), key: fs.readFileSync("certs/client.key") });
+    ws.on("message", data => console.log(String(data)));'
+
+Health and numbers:
+  curl -sS http://127.0.0.1:9900/readyz; curl -sS http://127.0.0.1:9900/metrics
+
+Ctrl-C ends it.
+
+TEXT
+wait "$gateway"
