@@ -8,15 +8,15 @@ for tool in cargo openssl; do
   command -v "$tool" >/dev/null || { echo "make run needs $tool, which is not installed" >&2; exit 1; }
 done
 make --no-print-directory certs
-cargo build --quiet --bin portcullis --example adapters
+cargo build --bin portcullis --example adapters
 bin=${CARGO_TARGET_DIR:-target}/debug
 
 # In sessions of their own, so that Ctrl-C reaches this script alone, which ends them in order.
 adapters= gateway=
 stop() {
   trap '' INT TERM
-  [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null; wait "$gateway" || true; }
-  [ -z "$adapters" ] || { kill -TERM "$adapters" 2>/dev/null; wait "$adapters" || true; }
+  [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null && wait "$gateway" || true; gateway=; }
+  [ -z "$adapters" ] || { kill -TERM "$adapters" 2>/dev/null && wait "$adapters" || true; adapters=; }
 }
 trap 'stop; exit 0' INT TERM
 trap stop EXIT
