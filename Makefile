@@ -1,7 +1,7 @@
 # The front desk: `make` alone says what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fuzz certs ca server_cert client_cert
+.PHONY: help run test check fmt fuzz bench certs ca server_cert client_cert
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z_ ]+:.*## / { printf "  make %-34s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,12 @@ check: ## Formatting, lints, documentation, dependencies
 
 fmt: ## Format the code
 	cargo fmt
+
+fuzz: ## Fuzz the parsers, each for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh
+
+bench: ## CPU and memory for each operation, beside nginx, HAProxy and others
+	@scripts/bench.sh
 
 certs: ## An authority, a server's and a device's certificate in certs/, if there are none
 	@test -e certs/ca.crt || $(MAKE) --no-print-directory ca

@@ -12,22 +12,28 @@ cargo build --bin portcullis --example adapters
 bin=${CARGO_TARGET_DIR:-target}/debug
 
 # In sessions of their own, so that Ctrl-C reaches this script alone, which ends them in order.
-adapters= gateway=
+adapters= gateway= ready=
 stop() {
   trap '' INT TERM
   [ -z "$gateway" ] || { kill -TERM "$gateway" 2>/dev/null && wait "$gateway" || true; gateway=; }
+  rm -f "$ready"
   [ -z "$adapters" ] || { kill -TERM "$adapters" 2>/dev/null && wait "$adapters" || true; adapters=; }
 }
 trap 'stop; exit 0' INT TERM
 trap stop EXIT
 
-setsid "$bin/examples/adapters" &
+ready=$(mktemp)
+setsid "$bin/examples/adapters" > "$ready" &
 adapters=$!
+until [ -s "$ready" ]; do
+  kill -0 "$adapters" 2>/dev/null || exit 1
+  sleep 0.1
+done
 export PORTCULLIS_LOG_FORMAT=${PORTCULLIS_LOG_FORMAT:-text}
 setsid "$bin/portcullis" run --config config.toml &
 gateway=$!
 until "$bin/portcullis" healthcheck --config config.toml >/dev/null 2>&1; do
-  kill -0 "$gateway" 2>/dev/null && kill -0 "$adapters" 2>/dev/null || exit 1
+  kill -0 "$gateway" 2>/dev/null || exit 1
   sleep 0.1
 done
 

@@ -69,10 +69,25 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", whole_story(&error));
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// The error and its causes, each said once: ours tell their cause themselves.
+fn whole_story(error: &anyhow::Error) -> String {
+    let mut story = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !story.contains(&cause) {
+            story = if story.is_empty() {
+                cause
+            } else {
+                format!("{story}: {cause}")
+            };
+        }
+    }
+    story
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -132,7 +147,8 @@ fn reload(gateway: &Gateway, path: &Path) {
     match outcome {
         Ok(()) => tracing::info!("configuration reloaded"),
         Err(error) => {
-            tracing::error!("configuration not reloaded, the former one stays: {error:#}")
+            let story = whole_story(&error);
+            tracing::error!("configuration not reloaded, the former one stays: {story}");
         }
     }
 }

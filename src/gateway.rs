@@ -107,10 +107,7 @@ impl Gateway {
         let policies = load_policies(&settings, &clock)?;
         let (sockets, addresses) = bind_listeners(&settings)?;
         let metrics = Arc::new(Metrics::default());
-        let admin_socket = settings
-            .admin
-            .map(|address| bind("admin", address))
-            .transpose()?;
+        let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
 
@@ -457,6 +454,7 @@ fn bind_listeners(settings: &Settings) -> Result<Sockets, StartError> {
     let mut addresses = Vec::new();
     for listener in &settings.listeners {
         let mut address = listener.address;
+        probe(&listener.name, address)?;
         for worker in &mut workers {
             let socket = bind(&listener.name, address)?;
             // Port 0 becomes a real one with the first socket; the others share that.
@@ -468,12 +466,25 @@ fn bind_listeners(settings: &Settings) -> Result<Sockets, StartError> {
     Ok((workers, addresses))
 }
 
+fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    probe("admin", address)?;
+    bind("admin", address)
+}
+
+fn probe(what: &str, address: SocketAddr) -> Result<(), StartError> {
+    listener::probe(address).map_err(|source| bind_error(what, address, source))
+}
+
 fn bind(what: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    listener::bind(address).map_err(|source| StartError::Bind {
+    listener::bind(address).map_err(|source| bind_error(what, address, source))
+}
+
+fn bind_error(what: &str, address: SocketAddr, source: io::Error) -> StartError {
+    StartError::Bind {
         what: what.to_owned(),
         address,
         source,
-    })
+    }
 }
 
 fn local_address(socket: &std::net::TcpListener) -> Result<SocketAddr, StartError> {

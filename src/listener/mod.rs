@@ -35,26 +35,41 @@ pub struct Arrival {
     pub permit: OwnedSemaphorePermit,
 }
 
-/// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker.
+/// Makes sure that nobody else listens on `address`. Sockets that share an address do not refuse
+/// each other, so a second gateway would otherwise take half of the first one's connections.
 ///
 /// # Errors
 /// What the system says, most often that the port is in use or not permitted.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
+}
+
+/// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker.
+///
+/// # Errors
+/// What the system says.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
+    // Connections of a former run that are still ending do not stand in the way.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         // "[::]:8443" means IPv4 as well, wherever the system's default differs.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Accepts until `until` is done, giving each arrival to `serve`.
