@@ -30,6 +30,8 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod mqtt;
+pub mod relay;
 pub mod route;
 pub mod secret;
 pub mod telemetry;

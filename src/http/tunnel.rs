@@ -10,8 +10,9 @@ use hyper_util::rt::TokioIo;
 use super::Session;
 use crate::access::ClientIdentity;
 use crate::listener::Phase;
+use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
-use crate::websocket::{CloseCode, Relay};
+use crate::websocket::{CloseCode, FrameScanner};
 
 /// One WebSocket, for as long as it is open.
 pub(super) struct Tunnel {
@@ -40,29 +41,34 @@ impl Tunnel {
     }
 
     async fn relay(&self, client: Upgraded, upstream: Upgraded) {
-        let mut relay = Relay::new(
-            TokioIo::new(client),
-            TokioIo::new(upstream),
-            self.route.idle_timeout,
-        );
+        let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let (up, down) = (FrameScanner::new(), FrameScanner::new());
+        let idle = Idle::Either(self.route.idle_timeout);
+        let mut relay = Relay::new(client, upstream, up, down, idle);
         let mut lifecycle = self.session.lifecycle.clone();
         let expiry = tokio::time::sleep(self.time_left());
         tokio::pin!(expiry);
         loop {
             let reason = tokio::select! {
-                outcome = relay.run() => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "a WebSocket broke off");
-                    }
-                    return;
-                }
+                end = relay.run() => match end {
+                    Some(end) => return self.report(&end),
+                    None => Some(CloseCode::GoingAway),
+                },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
                 phase = lifecycle.changed(), if !relay.is_closing() => self.verdict(phase),
             };
             if let Some(code) = reason {
                 tracing::debug!(connection = %self.session.arrived.connection.id(), ?code, "closing a WebSocket");
-                relay.close(code);
+                relay.close(code.farewell());
             }
+        }
+    }
+
+    fn report(&self, end: &End) {
+        match end {
+            End::Done => {}
+            End::Breach(reason) => tracing::info!(reason, "a WebSocket was ended"),
+            End::Broken(error) => tracing::debug!(%error, "a WebSocket broke off"),
         }
     }
 

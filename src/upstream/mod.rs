@@ -58,11 +58,57 @@ pub enum UpstreamError {
     },
 }
 
+/// One group of servers, taking turns.
+#[derive(Debug)]
+pub struct Servers {
+    settings: Arc<Settings>,
+    next: AtomicUsize,
+}
+
+impl Servers {
+    /// All servers that `settings` names.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>) -> Self {
+        let next = AtomicUsize::new(0);
+        Self { settings, next }
+    }
+
+    /// Opens a connection to the next server, or to the first after it that answers.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Unreachable`] with what the last one tried said.
+    pub async fn dial(&self) -> Result<TcpStream, UpstreamError> {
+        let servers = &self.settings.servers;
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        for offset in 0..servers.len() {
+            let server = &servers[first.wrapping_add(offset) % servers.len()];
+            match self.dial_one(server).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            }
+        }
+        let upstream = self.settings.name.clone();
+        Err(UpstreamError::Unreachable {
+            upstream,
+            source: failure,
+        })
+    }
+
+    async fn dial_one(&self, server: &str) -> io::Result<TcpStream> {
+        let limit = self.settings.connect_timeout;
+        let stream = tokio::time::timeout(limit, TcpStream::connect(server))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
 /// One group of servers and one worker's connections to them, for requests with bodies `B`.
 #[derive(Debug)]
 pub struct Upstream<B> {
-    settings: Arc<Settings>,
-    next: AtomicUsize,
+    servers: Servers,
     pool: Arc<Pool<B>>,
 }
 
@@ -76,17 +122,14 @@ where
     #[must_use]
     pub fn new(settings: Arc<Settings>) -> Self {
         let pool = Arc::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        Self {
-            settings,
-            next: AtomicUsize::new(0),
-            pool,
-        }
+        let servers = Servers::new(settings);
+        Self { servers, pool }
     }
 
-    /// Its name in the configuration.
+    /// The servers, for connections that carry something else than requests.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.settings.name
+    pub fn servers(&self) -> &Servers {
+        &self.servers
     }
 
     /// Sends `request` over a pooled or new connection and waits for the head of the response.
@@ -145,45 +188,15 @@ where
     async fn handshake(
         &self,
     ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), UpstreamError> {
-        let stream = self
-            .dial()
-            .await
-            .map_err(|source| UpstreamError::Unreachable {
-                upstream: self.settings.name.clone(),
-                source,
-            })?;
+        let stream = self.servers.dial().await?;
         http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.exchange(source))
     }
 
-    /// Opens a connection to the next server, or to the first after it that answers.
-    async fn dial(&self) -> io::Result<TcpStream> {
-        let servers = &self.settings.servers;
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for offset in 0..servers.len() {
-            let server = &servers[first.wrapping_add(offset) % servers.len()];
-            match self.dial_one(server).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    async fn dial_one(&self, server: &str) -> io::Result<TcpStream> {
-        let stream =
-            tokio::time::timeout(self.settings.connect_timeout, TcpStream::connect(server))
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
     fn exchange(&self, source: hyper::Error) -> UpstreamError {
         UpstreamError::Exchange {
-            upstream: self.settings.name.clone(),
+            upstream: self.servers.settings.name.clone(),
             source,
         }
     }

@@ -1,11 +1,12 @@
-//! WebSocket (RFC 6455): the opening handshake's rules and the relay between two open sockets.
+//! WebSocket (RFC 6455): the opening handshake's rules, frames, and what a tunnel says at its end.
 //!
 //! Nothing is forwarded before the upstream has agreed, and what is forwarded is not looked into:
 //! only frame boundaries are followed, so that a Close can be said between two frames.
 
-mod frame;
+mod close;
+pub mod frame;
 mod opening;
-mod relay;
 
+pub use close::CloseCode;
+pub use frame::FrameScanner;
 pub use opening::{Opening, OpeningError};
-pub use relay::{CloseCode, Relay};

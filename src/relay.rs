@@ -1,0 +1,574 @@
+//! The relay between two open connections that speak the same framed protocol: bytes both ways with
+//! back-pressure, no memory held while nothing moves, and a farewell of our own said only where a
+//! frame may begin.
+//!
+//! What a frame is, and which may not pass, is for a [`Framing`] to know.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// How long one side has to end once the other has, or to answer a farewell.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Read at once; on the stack, so that a silent connection holds no buffer.
+const CHUNK: usize = 8 * 1024;
+
+/// Most bytes that a framing keeps back: the front of a frame's head.
+const MAX_HELD: usize = 8;
+
+/// Follows the frames of one direction.
+pub trait Framing {
+    /// Moves on by `bytes`, which begin with those that the last call did not pass on, and says how
+    /// many of them may pass now; the rest, a few at most, are the front of a head.
+    ///
+    /// # Errors
+    /// [`Breach`] at a frame that may not pass.
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach>;
+
+    /// Whether what has passed so far ends with a frame.
+    fn at_boundary(&self) -> bool;
+
+    /// Whether the sender has said that nothing follows.
+    fn has_ended(&self) -> bool;
+}
+
+/// A frame that may not pass. The relay ends there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breach {
+    /// How many bytes before it may still pass; they end with a frame.
+    pub pass: usize,
+    /// What the side that sent it is told, if anything.
+    pub farewell: Vec<u8>,
+    /// For the log.
+    pub reason: String,
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides are done, or were told to be.
+    Done,
+    /// The client sent what may not pass.
+    Breach(String),
+    /// A socket failed.
+    Broken(io::Error),
+}
+
+/// What counts as a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// Bytes in either direction within this time.
+    Either(Duration),
+    /// Bytes from the client within this time.
+    Client(Duration),
+    /// Silence is allowed.
+    Never,
+}
+
+/// What is said to each side when the gateway ends a relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Farewell {
+    /// To the client.
+    pub client: Vec<u8>,
+    /// To the upstream.
+    pub upstream: Vec<u8>,
+}
+
+/// Two open connections, the client's and the upstream's.
+#[derive(Debug)]
+pub struct Relay<C, U, F> {
+    client: C,
+    upstream: U,
+    upward: Pipe<F>,
+    downward: Pipe<F>,
+    idle: Idle,
+    last_moved: Instant,
+    end_by: Option<Instant>,
+    closing: bool,
+    breach: Option<String>,
+}
+
+impl<C, U, F> Relay<C, U, F>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+    F: Framing,
+{
+    /// A relay whose client's frames `upward` follows and whose upstream's frames `downward`.
+    pub fn new(client: C, upstream: U, upward: F, downward: F, idle: Idle) -> Self {
+        Self {
+            client,
+            upstream,
+            upward: Pipe::new(upward),
+            downward: Pipe::new(downward),
+            idle,
+            last_moved: Instant::now(),
+            end_by: None,
+            closing: false,
+            breach: None,
+        }
+    }
+
+    /// Gives the upstream these bytes of the client before any other, such as those that were read
+    /// together with the opening.
+    pub fn begin_with(&mut self, bytes: &[u8]) {
+        self.upward.given = bytes.to_vec();
+    }
+
+    /// The client's connection, for what only it knows to say at the end.
+    pub fn client_mut(&mut self) -> &mut C {
+        &mut self.client
+    }
+
+    /// Ends the relay: says farewell to both sides as soon as a frame may begin.
+    pub fn close(&mut self, farewell: Farewell) {
+        self.closing = true;
+        self.end_by = Some(Instant::now() + GRACE);
+        self.upward.farewell = Some(farewell.upstream);
+        self.downward.farewell = Some(farewell.client);
+    }
+
+    /// Whether [`Self::close`] has been called.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Carries bytes until both sides have ended. `None` when nothing has moved for too long: close
+    /// the relay then and call again. Cancel-safe.
+    pub async fn run(&mut self) -> Option<End> {
+        loop {
+            let deadline = self.deadline();
+            let moved = poll_fn(|cx| self.poll(cx));
+            let outcome = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, moved).await,
+                None => Ok(moved.await),
+            };
+            match outcome {
+                Ok(Err(error)) => return Some(End::Broken(error)),
+                Ok(Ok(Step::Ended)) => return Some(self.end()),
+                Ok(Ok(Step::NewDeadline)) => {}
+                Err(_) if self.end_by.is_some_and(|by| by <= Instant::now()) => {
+                    return Some(self.end());
+                }
+                Err(_) if self.is_silent() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn end(&mut self) -> End {
+        self.breach.take().map_or(End::Done, End::Breach)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let silence = match self.idle {
+            Idle::Either(limit) | Idle::Client(limit) => Some(self.last_moved + limit),
+            Idle::Never => None,
+        };
+        self.end_by.or(silence)
+    }
+
+    fn is_silent(&self) -> bool {
+        match self.idle {
+            Idle::Either(limit) | Idle::Client(limit) => self.last_moved.elapsed() >= limit,
+            Idle::Never => false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        let mut up = self.upward.poll(cx, &mut self.client, &mut self.upstream)?;
+        if let Some(breach) = self.upward.breach.take() {
+            self.refuse(breach);
+            up = self.upward.poll(cx, &mut self.client, &mut self.upstream)?;
+        }
+        let down = self
+            .downward
+            .poll(cx, &mut self.upstream, &mut self.client)?;
+        if let Some(breach) = self.downward.breach.take() {
+            // Nothing that an upstream sends is the client's fault: both are let go.
+            return Poll::Ready(Err(io::Error::other(breach.reason)));
+        }
+        self.note_movement();
+        // A client that has answered our farewell sends nothing more.
+        let answered = self.downward.finished && self.upward.framing.has_ended();
+        if answered || (up.is_ready() && down.is_ready()) {
+            return Poll::Ready(Ok(Step::Ended));
+        }
+        if (up.is_ready() || down.is_ready()) && self.end_by.is_none() {
+            self.end_by = Some(Instant::now() + GRACE);
+            return Poll::Ready(Ok(Step::NewDeadline));
+        }
+        Poll::Pending
+    }
+
+    fn note_movement(&mut self) {
+        let up = std::mem::take(&mut self.upward.moved);
+        let down = std::mem::take(&mut self.downward.moved);
+        if up || (down && !matches!(self.idle, Idle::Client(_))) {
+            self.last_moved = Instant::now();
+        }
+    }
+
+    /// The client breaks the protocol: it is told so, and the upstream hears no more of it.
+    fn refuse(&mut self, breach: Breach) {
+        self.breach = Some(breach.reason);
+        self.close(Farewell {
+            client: breach.farewell,
+            upstream: Vec::new(),
+        });
+    }
+}
+
+/// Why a poll came to something.
+enum Step {
+    /// Both sides have ended.
+    Ended,
+    /// There is a new time to wake up at.
+    NewDeadline,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Pipe<F> {
+    framing: F,
+    /// Bytes to be taken before any are read.
+    given: Vec<u8>,
+    /// The front of a head, kept back by the framing.
+    held: Vec<u8>,
+    /// Passed but not yet written; empty unless the receiver is slow.
+    pending: Vec<u8>,
+    written: usize,
+    unflushed: bool,
+    moved: bool,
+    farewell: Option<Vec<u8>>,
+    said_farewell: bool,
+    breach: Option<Breach>,
+    ended: bool,
+    finished: bool,
+}
+
+impl<F: Framing> Pipe<F> {
+    fn new(framing: F) -> Self {
+        Self {
+            framing,
+            given: Vec::new(),
+            held: Vec::new(),
+            pending: Vec::new(),
+            written: 0,
+            unflushed: false,
+            moved: false,
+            farewell: None,
+            said_farewell: false,
+            breach: None,
+            ended: false,
+            finished: false,
+        }
+    }
+
+    /// Moves what can be moved; ready when `from` has ended and `to` has been told.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while !self.ended {
+            ready!(self.poll_write_pending(cx, to))?;
+            if self.framing.at_boundary()
+                && let Some(farewell) = self.farewell.take()
+            {
+                self.pending = farewell;
+                self.said_farewell = true;
+                continue;
+            }
+            if self.said_farewell {
+                // What still comes is read and dropped, so that the farewell arrives.
+                ready!(self.poll_finish(cx, to))?;
+            }
+            match self.poll_pass(cx, from, to)? {
+                Poll::Ready(0) => self.ended = true,
+                Poll::Ready(_) if self.breach.is_some() => return Poll::Pending,
+                Poll::Ready(_) => {}
+                Poll::Pending => {
+                    ready!(self.poll_flush(cx, to))?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        ready!(self.poll_write_pending(cx, to))?;
+        self.poll_finish(cx, to)
+    }
+
+    /// Tells the receiver, once, that nothing follows.
+    fn poll_finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        if !self.finished {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.finished = true;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, passing on at once what the receiver takes. Zero is the end.
+    fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        if !self.given.is_empty() {
+            let given = std::mem::take(&mut self.given);
+            return self.pass(cx, &given, to).map_ok(|()| given.len());
+        }
+        let mut chunk = [0; CHUNK + MAX_HELD];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        buffer.put_slice(&self.held);
+        let before = buffer.filled().len();
+        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            self.held.clear();
+            ready!(self.pass(cx, buffer.filled(), to))?;
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Passes on as much of `bytes` as the framing allows. Never pending: what the receiver does
+    /// not take is kept.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        self.moved = true;
+        if self.said_farewell {
+            // Nothing may follow it. The framing goes on, to see an answer.
+            let _ = self.framing.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let passing = match self.framing.advance(bytes) {
+            Ok(passing) => {
+                self.held
+                    .extend_from_slice(bytes.get(passing..).unwrap_or_default());
+                passing
+            }
+            Err(breach) => self.breach.insert(breach).pass,
+        };
+        let bytes = bytes.get(..passing).unwrap_or_default();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let written = match Pin::new(to).poll_write(cx, bytes)? {
+            Poll::Ready(written) => written,
+            Poll::Pending => 0,
+        };
+        self.unflushed = true;
+        self.pending
+            .extend_from_slice(bytes.get(written..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_pending(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self
+            .pending
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+            self.moved = true;
+            self.unflushed = true;
+        }
+        if self.written > 0 {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Frames of a length byte and that many bytes; length 255 may not pass, length 0 is the last.
+    #[derive(Debug, Default)]
+    struct Counted {
+        left: usize,
+        ended: bool,
+    }
+
+    impl Framing for Counted {
+        fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach> {
+            for (at, byte) in bytes.iter().enumerate() {
+                match (self.left, byte) {
+                    (0, 255) => {
+                        let reason = "255".to_owned();
+                        return Err(Breach {
+                            pass: at,
+                            farewell: vec![1, b'!'],
+                            reason,
+                        });
+                    }
+                    (0, length) => {
+                        self.left = usize::from(*length);
+                        self.ended = *length == 0;
+                    }
+                    (_, _) => self.left -= 1,
+                }
+            }
+            Ok(bytes.len())
+        }
+
+        fn at_boundary(&self) -> bool {
+            self.left == 0
+        }
+
+        fn has_ended(&self) -> bool {
+            self.ended
+        }
+    }
+
+    type Tested = Relay<DuplexStream, DuplexStream, Counted>;
+
+    /// A relay with the far ends of its two connections.
+    fn relay(idle: Idle) -> (Tested, DuplexStream, DuplexStream) {
+        let (client, near_client) = duplex(64);
+        let (upstream, near_upstream) = duplex(64);
+        let (up, down) = (Counted::default(), Counted::default());
+        (
+            Relay::new(near_client, near_upstream, up, down, idle),
+            client,
+            upstream,
+        )
+    }
+
+    fn farewell() -> Farewell {
+        Farewell {
+            client: vec![1, b'c'],
+            upstream: vec![1, b'u'],
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_and_the_end_is_passed_on() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        relay.begin_with(&[1, 9]);
+        let running = tokio::spawn(async move { relay.run().await });
+        let frames: Vec<u8> = [&[200][..], &[7; 200]].concat().repeat(500);
+        let (sent, received) = tokio::join!(client.write_all(&frames), async {
+            let mut got = vec![0; frames.len() + 2];
+            upstream.read_exact(&mut got).await.map(|_| got)
+        });
+        sent.unwrap();
+        assert_eq!(received.unwrap(), [&[1, 9][..], &frames].concat());
+        upstream.write_all(&[1, 2]).await.unwrap();
+        let mut answer = [0; 2];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [1, 2]);
+        drop(client);
+        assert_eq!(upstream.read(&mut [0; 1]).await.unwrap(), 0);
+        drop(upstream);
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
+    }
+
+    #[tokio::test]
+    async fn a_farewell_waits_for_the_end_of_the_frame() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        upstream.write_all(&[4, 1, 2]).await.unwrap();
+        let mut got = [0; 3];
+        tokio::select! {
+            _ = relay.run() => panic!("the relay ended"),
+            read = client.read_exact(&mut got) => drop(read.unwrap()),
+        }
+        relay.close(farewell());
+        let running = tokio::spawn(async move { relay.run().await });
+        upstream.write_all(&[3, 4]).await.unwrap();
+        let mut rest = [0; 4];
+        client.read_exact(&mut rest).await.unwrap();
+        assert_eq!(rest, [3, 4, 1, b'c']);
+        let mut to_upstream = [0; 2];
+        upstream.read_exact(&mut to_upstream).await.unwrap();
+        assert_eq!(to_upstream, [1, b'u']);
+        client.write_all(&[0]).await.unwrap();
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_may_not_pass_ends_the_relay_and_what_stood_before_it_passes() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        let running = tokio::spawn(async move { relay.run().await });
+        client.write_all(&[1, 5, 255, 1, 1]).await.unwrap();
+        let mut told = [0; 2];
+        client.read_exact(&mut told).await.unwrap();
+        assert_eq!(told, [1, b'!']);
+        drop(client);
+        let mut passed = Vec::new();
+        upstream.read_to_end(&mut passed).await.unwrap();
+        assert_eq!(passed, [1, 5]);
+        drop(upstream);
+        assert!(matches!(running.await.unwrap(), Some(End::Breach(reason)) if reason == "255"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_reported_and_traffic_is_not_silence() {
+        let minute = Duration::from_secs(60);
+        let (mut relay, mut client, mut upstream) = relay(Idle::Either(minute));
+        let started = Instant::now();
+        let traffic = async {
+            for _ in 0..3 {
+                tokio::time::sleep(minute - Duration::from_secs(10)).await;
+                client.write_all(&[0]).await.unwrap();
+                upstream.read_exact(&mut [0]).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            end = relay.run() => assert!(end.is_none()),
+            () = traffic => {}
+        }
+        assert!(started.elapsed() >= Duration::from_secs(210));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_outlives_the_other_is_given_a_grace() {
+        let (mut relay, client, mut upstream) = relay(Idle::Never);
+        let running = tokio::spawn(async move { relay.run().await });
+        drop(upstream.shutdown().await);
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
+        drop(client);
+    }
+}
