@@ -163,10 +163,16 @@ fn a_subscriber_of_another_channel_receives_nothing_of_it() {
     program.wait_for("opened");
     let publish = publish_command(&demo);
     // Another channel gets another message, which would be printed first.
-    let elsewhere = publish.replace(CHANNEL, "/http/m/3c2f/c/other").replace("EOF\n[", "EOF\n {");
+    let elsewhere = publish
+        .replace(CHANNEL, "/http/m/3c2f/c/other")
+        .replace("EOF\n[", "EOF\n {");
     for command in [&elsewhere, &publish] {
         let output = demo.shell(command);
-        assert_eq!(status_of(&String::from_utf8_lossy(&output.stdout)), "202", "{output:?}");
+        assert_eq!(
+            status_of(&String::from_utf8_lossy(&output.stdout)),
+            "202",
+            "{output:?}"
+        );
     }
     let heard = program.wait_for("<Buffer 5b");
     assert!(!heard.contains("<Buffer 20"), "{heard}");
