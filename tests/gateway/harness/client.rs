@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -71,9 +72,20 @@ impl Client {
         identity: Option<Identity>,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Self {
+        Self::with_provider(address, authority, identity, versions, default_provider())
+    }
+
+    /// A client with other cryptography than the usual.
+    pub fn with_provider(
+        address: SocketAddr,
+        authority: &CertificateDer<'static>,
+        identity: Option<Identity>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        provider: CryptoProvider,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
