@@ -173,6 +173,11 @@ impl ClientVerifier {
         if !self.legacy {
             return Err(Reason::Version1);
         }
+        // RFC 5280 §4.1.2.9: only version 3 has extensions. Nothing below would read them, so
+        // CA:TRUE or another purpose would pass as if it had not been said.
+        if !leaf.extensions().is_empty() {
+            return Err(Reason::Malformed("extensions in version 1".into()));
+        }
         within_validity(leaf, now.as_secs())?;
         // RFC 5280 §4.1.1.2: the signed and the unsigned copy must agree.
         if leaf.signature_algorithm != leaf.tbs_certificate.signature {
