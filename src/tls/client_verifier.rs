@@ -75,6 +75,9 @@ pub enum Reason {
     /// More intermediates than `tls.max_chain_depth`.
     #[error("its chain is longer than tls.max_chain_depth allows")]
     TooDeep,
+    /// Its connection outlived the policy that had accepted it.
+    #[error("its TLS policy no longer exists, or no longer asks for certificates")]
+    NotAskedFor,
     /// Not an X.509 certificate that can be read.
     #[error("it is malformed: {0}")]
     Malformed(String),
