@@ -1,7 +1,6 @@
 //! Which client certificates open a connection and which do not, in TLS 1.3 and 1.2; and which of
 //! those that do name a client.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,7 +11,7 @@ use rcgen::{
 use rustls::AlertDescription;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -52,6 +51,45 @@ async fn assert_refused(lab: &Lab, identity: &Identity) {
 async fn a_certificate_of_the_configured_authority_opens_a_connection() {
     let lab = required().start().await;
     assert_accepted(&lab, &lab.authority.device(SECRET)).await;
+}
+
+#[tokio::test]
+async fn a_key_of_every_usual_kind_opens_a_connection() {
+    let lab = required().start().await;
+    for algorithm in [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ECDSA_P521_SHA512,
+        &rcgen::PKCS_ED25519,
+    ] {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        assert_accepted(&lab, &lab.authority.issue_with(device(SECRET), key)).await;
+    }
+    let rsa = KeyPair::from_pem(&openssl::fleet().rsa_2048.key_pem).unwrap();
+    assert_accepted(&lab, &lab.authority.issue_with(device(SECRET), rsa)).await;
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_exist_or_has_no_extensions_is_refused() {
+    for config in [required(), required().tls("legacy_certificates = true")] {
+        let lab = config.start().await;
+        for version in [1, 3, 255] {
+            let number = der::element(0x02, &[version]);
+            let identity = lab.authority.issue_edited(device(SECRET), |fields| {
+                fields[0] = der::element(0xa0, &number);
+            });
+            for version in VERSIONS {
+                let client = lab.client_speaking(version, Some(identity.clone()));
+                client.alert().await;
+            }
+        }
+        lab.origin.assert_untouched();
+        let number = der::element(0x02, &[2]);
+        let version_3 = lab.authority.issue_edited(device(SECRET), |fields| {
+            fields[0] = der::element(0xa0, &number);
+        });
+        assert_accepted(&lab, &version_3).await;
+    }
 }
 
 #[tokio::test]
@@ -211,40 +249,6 @@ async fn a_huge_chain_is_refused_and_the_gateway_serves_on() {
     assert_accepted(&lab, &good).await;
 }
 
-/// The answer that the `openssl` command gets: rustls would not sign with a weak key.
-async fn ask_by_openssl(lab: &Lab, folder: &std::path::Path, version: &str) -> String {
-    std::fs::write(folder.join("server-ca.crt"), lab.authority.pem()).unwrap();
-    let address = lab.address().to_string();
-    let mut child = tokio::process::Command::new("openssl")
-        .args([
-            "s_client",
-            "-quiet",
-            "-no_ign_eof",
-            version,
-            "-connect",
-            &address,
-        ])
-        .args(["-servername", "localhost", "-CAfile", "server-ca.crt"])
-        .args(["-cert", "leaf.crt", "-key", "leaf.key"])
-        .args(["-cipher", "DEFAULT@SECLEVEL=0"])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("openssl is installed");
-    let mut input = child.stdin.take().unwrap();
-    // The client may have been refused already.
-    let _ = input
-        .write_all(b"GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await;
-    let output = child.wait_with_output().await.unwrap();
-    drop(input);
-    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-    answer + &String::from_utf8_lossy(&output.stderr)
-}
-
 #[tokio::test]
 async fn a_device_with_a_weak_rsa_key_is_refused() {
     let lab = required().start().await;
@@ -265,7 +269,7 @@ async fn a_device_with_a_weak_rsa_key_is_refused() {
         );
         lab.pass_a_minute();
         for version in ["-tls1_3", "-tls1_2"] {
-            let answer = ask_by_openssl(&lab, folder, version).await;
+            let answer = openssl::ask(&lab, folder, version).await;
             assert_eq!(
                 answer.contains("HTTP/1.1 200"),
                 accepted,
@@ -636,11 +640,7 @@ async fn a_websocket_is_closed_when_its_certificate_expires() {
     let mortal = lab.client(Some(lab.authority.issue(params)));
     let (mut mortal, _) = mortal.open_websocket("/ws/m", &[]).await.unwrap();
     let (mut lasting, _) = lab.device().open_websocket("/ws/m", &[]).await.unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(10), mortal.next());
-    match closed.await.unwrap().unwrap().unwrap() {
-        Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Policy),
-        other => panic!("{other:?}"),
-    }
+    assert_closed_by_policy(&mut mortal).await;
     assert_echoes(&mut lasting).await;
 }
 
@@ -659,12 +659,66 @@ async fn a_websocket_is_closed_when_its_authority_is_no_longer_trusted() {
     let (mut kept, _) = kept.open_websocket("/ws/m", &[]).await.unwrap();
     lab.write("certs/ca.crt", second.pem());
     lab.reload().unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(10), dropped.next());
-    match closed.await.unwrap().unwrap().unwrap() {
+    assert_closed_by_policy(&mut dropped).await;
+    assert_echoes(&mut kept).await;
+}
+
+#[tokio::test]
+async fn an_open_connection_ends_when_trust_changes() {
+    let lab = required().start().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    let request = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    lab.write("certs/ca.crt", Authority::new("Second CA").pem());
+    lab.reload().unwrap();
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest));
+    ended.await.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_when_certificates_are_no_longer_asked_for() {
+    let mut lab = required().start().await;
+    let (mut socket, _) = lab.device().open_websocket("/ws/m", &[]).await.unwrap();
+    lab.config = required().tls("client_auth = \"optional\"");
+    lab.reload().unwrap();
+    assert_echoes(&mut socket).await;
+    lab.config = required().tls("client_auth = \"off\"");
+    lab.reload().unwrap();
+    assert_closed_by_policy(&mut socket).await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_when_its_policy_is_gone() {
+    let policy = "[tls.policies.gone]\nserver_names = [\"gone.test\"]";
+    let mut lab = required().start().await;
+    let server = lab.authority.server(&["localhost", "gone.test"]);
+    lab.write_identity("server", &server);
+    lab.config = required().tables(policy);
+    lab.reload().unwrap();
+    let device = lab.device().asking_for("gone.test");
+    let (mut socket, _) = device.open_websocket("/ws/m", &[]).await.unwrap();
+    lab.reload().unwrap();
+    assert_echoes(&mut socket).await;
+    lab.config = required();
+    lab.write("certs/ca.crt", Authority::new("Second CA").pem());
+    lab.reload().unwrap();
+    assert_closed_by_policy(&mut socket).await;
+}
+
+async fn assert_closed_by_policy<IO>(socket: &mut tokio_tungstenite::WebSocketStream<IO>)
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let closed = tokio::time::timeout(Duration::from_secs(10), socket.next());
+    let message = closed.await.expect("the gateway closes").unwrap().unwrap();
+    match message {
         Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Policy),
         other => panic!("{other:?}"),
     }
-    assert_echoes(&mut kept).await;
 }
 
 async fn assert_echoes<IO>(socket: &mut tokio_tungstenite::WebSocketStream<IO>)

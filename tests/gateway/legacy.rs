@@ -1,18 +1,22 @@
 //! Certificates of X.509 version 1, which is what the reference Makefile makes: refused by default,
 //! accepted with `tls.legacy_certificates` if a configured authority has signed them itself.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use portcullis::tls::Reason;
-use rcgen::KeyUsagePurpose;
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls::AlertDescription;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::harness::ca::authority_params;
+use crate::harness::ca::{authority_params, device};
 use crate::harness::demo::start_gateway_with_log;
 use crate::harness::lab::{Config, SECRET, VERSIONS};
-use crate::harness::openssl::{fleet, version_1};
-use crate::harness::{Authority, Client, Identity, Lab};
+use crate::harness::openssl::{fleet, identity, version_1};
+use crate::harness::{Authority, Client, Identity, Lab, openssl};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -265,6 +269,99 @@ async fn a_version_1_certificate_with_a_turned_bit_is_refused() {
     renamed.chain = vec![leaf.into()];
     assert_refused(&lab, &renamed).await;
     assert_accepted(&lab, good).await;
+}
+
+#[tokio::test]
+async fn a_version_1_certificate_that_claims_extensions_is_refused() {
+    // RFC 5280 §4.1.2.9: extensions are version 3's. Nobody reads them in a version 1 certificate,
+    // so one that says CA:TRUE or names another purpose must not pass as if it said nothing.
+    let lab = lenient().start().await;
+    let mut authority = device(SECRET);
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut server = device(SECRET);
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    for params in [authority, server, device(SECRET)] {
+        let claiming = lab.authority.issue_edited(params, |fields| {
+            fields.remove(0);
+        });
+        assert_refused(&lab, &claiming).await;
+    }
+    let plain = lab.authority.issue_edited(device(SECRET), |fields| {
+        fields.remove(0);
+        fields.pop();
+    });
+    assert_accepted(&lab, &plain).await;
+}
+
+#[tokio::test]
+async fn a_version_1_certificate_signed_with_a_weak_digest_is_refused() {
+    for (digest, accepted) in [("sha1", false), ("sha256", true), ("sha512", true)] {
+        let lab = trusting(&fleet().ca_pem, lenient()).await;
+        let folder = tempfile::TempDir::new().unwrap();
+        let folder = folder.path();
+        make_leaf(folder, 2048, digest);
+        lab.pass_a_minute();
+        let device = identity(folder, "leaf");
+        if accepted {
+            assert_accepted(&lab, &device).await;
+        } else {
+            assert_refused(&lab, &device).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_1_device_with_a_weak_rsa_key_is_refused() {
+    for (bits, accepted) in [(1024, false), (2048, true)] {
+        let lab = trusting(&fleet().ca_pem, lenient()).await;
+        let folder = tempfile::TempDir::new().unwrap();
+        let folder = folder.path();
+        make_leaf(folder, bits, "sha256");
+        lab.pass_a_minute();
+        for version in ["-tls1_3", "-tls1_2"] {
+            let answer = openssl::ask(&lab, folder, version).await;
+            let what = format!("{bits} {version}: {answer}");
+            assert_eq!(answer.contains("HTTP/1.1 200"), accepted, "{what}");
+            assert_eq!(answer.contains("alert"), !accepted, "{what}");
+        }
+    }
+}
+
+/// `leaf.crt` and `leaf.key` in `folder`, of version 1, from the Makefile's authority.
+fn make_leaf(folder: &Path, bits: u16, digest: &str) {
+    std::fs::write(folder.join("ca.crt"), &fleet().ca_pem).unwrap();
+    std::fs::write(folder.join("ca.key"), &fleet().ca_key_pem).unwrap();
+    openssl::openssl(
+        folder,
+        &format!(
+            "req -new -newkey rsa:{bits} -nodes -keyout leaf.key -out leaf.csr -subj /CN={SECRET}"
+        ),
+    );
+    openssl::openssl(
+        folder,
+        &format!(
+            "x509 -req -{digest} -days 730 -in leaf.csr -CA ca.crt -CAkey ca.key -CAcreateserial \
+             -out leaf.crt"
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_websocket_of_version_1_is_closed_once_legacy_certificates_are_off() {
+    let mut lab = trusting(&fleet().ca_pem, lenient()).await;
+    let device = lab.client(Some(fleet().rsa_2048.clone()));
+    let (mut socket, _) = device.open_websocket("/ws/m", &[]).await.unwrap();
+    lab.reload().unwrap();
+    socket.send(Message::text("still here")).await.unwrap();
+    let echo = socket.next().await.unwrap().unwrap();
+    assert_eq!(echo, Message::text("still here"));
+    lab.config = strict();
+    lab.reload().unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(10), socket.next());
+    match closed.await.unwrap().unwrap().unwrap() {
+        Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Policy),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

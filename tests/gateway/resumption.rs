@@ -10,6 +10,7 @@ use rustls::client::{
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, HandshakeKind, NamedGroup, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::ca::{device, valid_for};
 use crate::harness::lab::{Config, SECRET, VERSIONS};
@@ -198,6 +199,25 @@ async fn a_ticket_does_not_outlive_the_certificate() {
         assert_refused(&lab, &client).await;
         assert_refused(&lab, &client).await;
         assert_eq!(lab.origin.requests().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_device_refused_at_its_return_reads_an_orderly_end() {
+    for version in VERSIONS {
+        let lab = both_versions().start().await;
+        let client = keeper(&lab, version, Some(mortal(&lab.authority, HOUR)));
+        visit(&client).await;
+        lab.clock.advance(2 * HOUR);
+        let mut stream = client.connect(&["http/1.1"]).await.unwrap();
+        let kind = stream.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Resumed), "{version:?}");
+        let request = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        // The end of TLS, close_notify, and neither a bare end of TCP nor a reset.
+        let mut answer = Vec::new();
+        let length = stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(length, 0, "{version:?}");
     }
 }
 

@@ -149,10 +149,21 @@ impl Authority {
     /// A device's certificate whose subject is this DER, whatever it says.
     pub fn issue_to(&self, subject: &[u8]) -> Identity {
         const SUBJECT: usize = 5;
-        let mut identity = self.device("replaced");
+        self.issue_edited(device("replaced"), |fields| {
+            fields[SUBJECT] = subject.to_vec();
+        })
+    }
+
+    /// A certificate of these parameters whose fields (RFC 5280 §4.1) are changed before signing.
+    pub fn issue_edited(
+        &self,
+        params: CertificateParams,
+        edit: impl FnOnce(&mut Vec<Vec<u8>>),
+    ) -> Identity {
+        let mut identity = self.issue(params);
         let parts = der::children(&identity.chain[0]);
         let mut fields = der::children(&parts[0]);
-        fields[SUBJECT] = subject.to_vec();
+        edit(&mut fields);
         let signed = der::sequence(&fields);
         let signature = self.key.sign(&signed).unwrap();
         let certificate = [signed, parts[1].clone(), der::bit_string(&signature)];

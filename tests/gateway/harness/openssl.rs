@@ -2,15 +2,16 @@
 //! and keys too weak for rustls.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
-use super::Identity;
 use super::lab::SECRET;
+use super::{Identity, Lab};
 
 /// An authority and its devices, made by exactly the calls of the reference Makefile: the devices'
 /// certificates are X.509 version 1, because `openssl x509 -req` adds no extension unasked.
@@ -99,6 +100,45 @@ fn run(folder: &Path, words: &[&str]) {
         "openssl {words:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The answer that the `openssl` command gets with `leaf.crt` and `leaf.key` in `folder`, and what
+/// it says about it. It signs with keys that rustls would not.
+pub async fn ask(lab: &Lab, folder: &Path, version: &str) -> String {
+    std::fs::write(folder.join("server-ca.crt"), lab.authority.pem()).unwrap();
+    let mut child = tokio::process::Command::new("openssl")
+        .args(["s_client", "-quiet", "-no_ign_eof", version])
+        .args([
+            "-connect",
+            &lab.address().to_string(),
+            "-servername",
+            "localhost",
+        ])
+        .args([
+            "-CAfile",
+            "server-ca.crt",
+            "-cert",
+            "leaf.crt",
+            "-key",
+            "leaf.key",
+        ])
+        .args(["-cipher", "DEFAULT@SECLEVEL=0"])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("openssl is installed");
+    // Kept open until the end: at the end of its input openssl would not wait for an answer.
+    let mut input = child.stdin.take().unwrap();
+    let request = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    // The client may have been refused already.
+    let _ = input.write_all(request).await;
+    let output = child.wait_with_output().await.unwrap();
+    drop(input);
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    answer + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// The certificate and key of this name in `folder`.
