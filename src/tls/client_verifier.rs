@@ -75,6 +75,9 @@ pub enum Reason {
     /// More intermediates than `tls.max_chain_depth`.
     #[error("its chain is longer than tls.max_chain_depth allows")]
     TooDeep,
+    /// Its connection outlived the policy that had accepted it.
+    #[error("its TLS policy no longer exists, or no longer asks for certificates")]
+    NotAskedFor,
     /// Not an X.509 certificate that can be read.
     #[error("it is malformed: {0}")]
     Malformed(String),
@@ -172,6 +175,11 @@ impl ClientVerifier {
     fn check_version_1(&self, leaf: &X509Certificate<'_>, now: UnixTime) -> Result<(), Reason> {
         if !self.legacy {
             return Err(Reason::Version1);
+        }
+        // RFC 5280 §4.1.2.9: only version 3 has extensions. Nothing below would read them, so
+        // CA:TRUE or another purpose would pass as if it had not been said.
+        if !leaf.extensions().is_empty() {
+            return Err(Reason::Malformed("extensions in version 1".into()));
         }
         within_validity(leaf, now.as_secs())?;
         // RFC 5280 §4.1.1.2: the signed and the unsigned copy must agree.

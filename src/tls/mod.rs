@@ -152,7 +152,14 @@ impl Terminator {
             Some(HandshakeKind::Resumed) => Resumed::Yes,
             _ => Resumed::No,
         };
-        let peer = self.peer(&stream, &policy)?;
+        let peer = match self.peer(&stream, &policy) {
+            Ok(peer) => peer,
+            Err(error) => {
+                // The handshake is over, and rustls offers no alert but close_notify from here on.
+                linger(stream).await;
+                return Err(error.into());
+            }
+        };
         Ok(Accepted {
             stream,
             peer,
@@ -169,14 +176,14 @@ impl Terminator {
         &self,
         stream: &TlsStream<IO>,
         policy: &Policy,
-    ) -> Result<Option<VerifiedPeer>, HandshakeError> {
+    ) -> Result<Option<VerifiedPeer>, ClientCertificateError> {
         let Some(chain) = stream.get_ref().1.peer_certificates() else {
             return Ok(None);
         };
         let Some(verifier) = &policy.verifier else {
             return Ok(None);
         };
-        Ok(Some(verifier.established(chain, self.clock.now())?))
+        verifier.established(chain, self.clock.now()).map(Some)
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
+use super::client_verifier::{ClientCertificateError, Reason};
+
 /// A certificate chain that a client has proven to own and that its policy accepts.
 #[derive(Debug, Clone)]
 pub struct VerifiedPeer {
@@ -30,5 +32,13 @@ impl VerifiedPeer {
     #[must_use]
     pub fn not_after(&self) -> u64 {
         self.not_after
+    }
+
+    /// The error that this peer's certificate counts no longer.
+    pub(super) fn refused(&self, reason: Reason) -> ClientCertificateError {
+        ClientCertificateError {
+            fingerprint: self.fingerprint.to_string(),
+            reason,
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::client_verifier::{ClientCertificateError, ClientVerifier};
+use super::client_verifier::{ClientCertificateError, ClientVerifier, Reason};
 use super::peer::VerifiedPeer;
 use super::server::{self, TlsError};
 use crate::clock::Clock;
@@ -147,7 +147,8 @@ impl Policies {
                 .is_some_and(|other| other.name == policy.name)
     }
 
-    /// Checks a live connection's peer against the policy that has taken the place of its own.
+    /// Checks a live connection's peer against the policy that has taken the place of its own. If
+    /// none has, or if that one asks for no certificates, the peer's counts no longer.
     ///
     /// # Errors
     /// [`ClientCertificateError`] if the peer would not be admitted today.
@@ -160,7 +161,8 @@ impl Policies {
         let successor = self.all.iter().find(|known| known.name == policy);
         match successor.and_then(|policy| policy.verifier.as_ref()) {
             Some(verifier) => verifier.check_again(peer, now),
-            None => Ok(()),
+            // Nobody would vouch for it on a new connection, so nobody does on this one.
+            None => Err(peer.refused(Reason::NotAskedFor)),
         }
     }
 

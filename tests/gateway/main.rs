@@ -6,4 +6,8 @@ mod certificates;
 mod credentials;
 mod forwarding;
 mod harness;
+mod legacy;
+mod resumption;
+mod server_names;
 mod specification;
+mod trust_files;

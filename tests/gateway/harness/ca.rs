@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SigningKey,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
+
+use super::der;
 
 /// A certificate authority.
 pub struct Authority {
@@ -83,7 +87,11 @@ impl Authority {
 
     /// An authority below this one.
     pub fn intermediate(&self, common_name: &str) -> Self {
-        let params = authority_params(common_name);
+        self.intermediate_with(authority_params(common_name))
+    }
+
+    /// An authority of these parameters below this one.
+    pub fn intermediate_with(&self, params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer()).unwrap();
         Self {
@@ -97,6 +105,11 @@ impl Authority {
     /// Its certificate, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// Its private key, PEM.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
     }
 
     /// Its certificate, DER.
@@ -133,6 +146,31 @@ impl Authority {
         }
     }
 
+    /// A device's certificate whose subject is this DER, whatever it says.
+    pub fn issue_to(&self, subject: &[u8]) -> Identity {
+        const SUBJECT: usize = 5;
+        self.issue_edited(device("replaced"), |fields| {
+            fields[SUBJECT] = subject.to_vec();
+        })
+    }
+
+    /// A certificate of these parameters whose fields (RFC 5280 §4.1) are changed before signing.
+    pub fn issue_edited(
+        &self,
+        params: CertificateParams,
+        edit: impl FnOnce(&mut Vec<Vec<u8>>),
+    ) -> Identity {
+        let mut identity = self.issue(params);
+        let parts = der::children(&identity.chain[0]);
+        let mut fields = der::children(&parts[0]);
+        edit(&mut fields);
+        let signed = der::sequence(&fields);
+        let signature = self.key.sign(&signed).unwrap();
+        let certificate = [signed, parts[1].clone(), der::bit_string(&signature)];
+        identity.replace_leaf(der::sequence(&certificate));
+        identity
+    }
+
     fn issuer(&self) -> Issuer<'_, &KeyPair> {
         Issuer::from_params(&self.params, &self.key)
     }
@@ -145,9 +183,33 @@ impl Identity {
         self.chain_pem.push_str(&authority.pem);
         self
     }
+
+    /// The same with one bit of the certificate's signature turned.
+    pub fn tampered(mut self) -> Self {
+        let mut leaf = self.chain[0].to_vec();
+        *leaf.last_mut().unwrap() ^= 1;
+        self.replace_leaf(leaf);
+        self
+    }
+
+    /// This certificate with another's key.
+    pub fn with_key_of(mut self, other: &Self) -> Self {
+        self.key = other.key.clone_key();
+        self.key_pem.clone_from(&other.key_pem);
+        self
+    }
+
+    fn replace_leaf(&mut self, leaf: Vec<u8>) {
+        self.chain = vec![CertificateDer::from(leaf)];
+        self.chain_pem = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            STANDARD.encode(&self.chain[0])
+        );
+    }
 }
 
-fn authority_params(common_name: &str) -> CertificateParams {
+/// The parameters of an authority; a test changes what it is about.
+pub fn authority_params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(&[(DnType::CommonName, common_name)]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

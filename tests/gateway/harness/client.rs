@@ -9,8 +9,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -68,17 +72,25 @@ impl Client {
         identity: Option<Identity>,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Self {
+        Self::with_provider(address, authority, identity, versions, default_provider())
+    }
+
+    /// A client with other cryptography than the usual.
+    pub fn with_provider(
+        address: SocketAddr,
+        authority: &CertificateDer<'static>,
+        identity: Option<Identity>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        provider: CryptoProvider,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain, identity.key)
-                .unwrap(),
+            Some(identity) => builder.with_client_cert_resolver(shows_always(identity)),
             None => builder.with_no_client_auth(),
         };
         let server_name = ServerName::try_from("localhost").unwrap();
@@ -123,6 +135,33 @@ impl Client {
         TlsConnector::from(Arc::new(config))
             .connect(self.server_name.clone(), stream)
             .await
+    }
+
+    /// The alert that a connection ends with. A client of TLS 1.3 takes its handshake for done
+    /// before it is refused, so it sends a request and meets the refusal where the answer would be.
+    pub async fn alert(&self) -> AlertDescription {
+        let error = self.refusal().await;
+        match alert_in(&error) {
+            Some(alert) => alert,
+            None => panic!("the connection ended without an alert: {error}"),
+        }
+    }
+
+    /// How a connection that is refused ends; panics if it is answered.
+    pub async fn refusal(&self) -> io::Error {
+        let mut stream = match self.connect(&["http/1.1"]).await {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        let request = format!("GET /http/m HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        // A refusal that is already under way shows in the read.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = [0; 64];
+        match stream.read(&mut answer).await {
+            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(length) => panic!("answered: {}", String::from_utf8_lossy(&answer[..length])),
+            Err(error) => error,
+        }
     }
 
     /// GET over HTTP/1.1.
@@ -232,6 +271,26 @@ impl Client {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+}
+
+/// Shows `identity` whatever it is and whatever the server asks for, as an attacker would: rustls
+/// itself refuses a certificate of version 1 and one that its key does not belong to.
+fn shows_always(identity: Identity) -> Arc<dyn ResolvesClientCert> {
+    let key = default_provider()
+        .key_provider
+        .load_private_key(identity.key)
+        .unwrap();
+    Arc::new(SingleCertAndKey::from(CertifiedKey::new(
+        identity.chain,
+        key,
+    )))
+}
+
+fn alert_in(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
     }
 }
 

@@ -68,7 +68,15 @@ impl Demo {
 }
 
 /// Starts a gateway and waits until it says where it listens.
-pub fn start_gateway(mut command: Command) -> (Running, SocketAddr) {
+pub fn start_gateway(command: Command) -> (Running, SocketAddr) {
+    let (running, address, _) = start_gateway_with_log(command);
+    (running, address)
+}
+
+/// The same, with the lines that it logs from then on.
+pub fn start_gateway_with_log(
+    mut command: Command,
+) -> (Running, SocketAddr, mpsc::Receiver<String>) {
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -82,7 +90,8 @@ pub fn start_gateway(mut command: Command) -> (Running, SocketAddr) {
             .expect("the gateway says where it listens");
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
         if line["message"] == "listening" {
-            return (running, line["address"].as_str().unwrap().parse().unwrap());
+            let address = line["address"].as_str().unwrap().parse().unwrap();
+            return (running, address, lines);
         }
     }
 }

@@ -9,12 +9,17 @@ use std::time::Duration;
 use portcullis::clock::{Clock, ManualClock};
 use portcullis::config::{self, Environment, Settings};
 use portcullis::gateway::Gateway;
+use rustls::SupportedProtocolVersion;
 use tempfile::TempDir;
 
 use super::{Authority, Client, Identity, Origin};
 
 /// The secret of the device that every lab knows.
 pub const SECRET: &str = "d7cc2964-a48b-4a6e-871a-08da28e7883d";
+
+/// What a gateway with `min_version = "1.2"` speaks.
+pub const VERSIONS: [&SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// A gateway, the authority it trusts, and the origin behind it.
 pub struct Lab {
@@ -193,6 +198,31 @@ impl Lab {
     /// A client with this certificate, or with none.
     pub fn client(&self, identity: Option<Identity>) -> Client {
         Client::new(self.address(), self.authority.der(), identity)
+    }
+
+    /// The same, speaking only this version of TLS.
+    pub fn client_speaking(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        identity: Option<Identity>,
+    ) -> Client {
+        Client::with_versions(self.address(), self.authority.der(), identity, &[version])
+    }
+
+    /// Moves the clock past the beginning of certificates that have only just been issued by the
+    /// `openssl` command, which dates them from now.
+    pub fn pass_a_minute(&self) {
+        self.clock.advance(Duration::from_secs(60));
+    }
+
+    /// Where the listener of this name listens.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let addresses = self.gateway().addresses();
+        addresses
+            .iter()
+            .find(|(name, _)| name == listener)
+            .map(|(_, address)| *address)
+            .unwrap()
     }
 
     /// Drains and says how many connections were cut.

@@ -75,6 +75,14 @@ impl Origin {
         requests.into_iter().next().unwrap()
     }
 
+    /// The `Authorization` of the latest request, byte for byte.
+    pub fn last_authorization(&self) -> Vec<u8> {
+        let request = self.requests().pop().unwrap();
+        let values: Vec<_> = request.headers.get_all("authorization").iter().collect();
+        assert_eq!(values.len(), 1, "{values:?}");
+        values[0].as_bytes().to_vec()
+    }
+
     /// Connections opened so far.
     pub fn connections(&self) -> usize {
         self.seen.lock().unwrap().connections

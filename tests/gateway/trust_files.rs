@@ -1,0 +1,311 @@
+//! Files of authorities, certificates and keys that are not what they should be: each stops the
+//! start with an error that names it, and at a reload the last good ones serve on. Never is
+//! anything else trusted in their place (S9, W31).
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rcgen::{IsCa, KeyPair};
+use rustls::AlertDescription;
+
+use crate::harness::ca::{authority_params, valid_for};
+use crate::harness::lab::{Config, SECRET};
+use crate::harness::openssl::{fleet, version_1};
+use crate::harness::{Authority, Lab, Protocol, Session};
+
+const PUBLISHED: &str = include_str!("fixtures/published-ca.crt");
+
+/// The exit code for a configuration at fault.
+const EXIT_CONFIG: i32 = 78;
+
+/// What becomes of a file.
+enum Becomes {
+    Missing,
+    Directory,
+    Text(String),
+}
+
+use Becomes::{Directory, Missing, Text};
+
+fn spoil(lab: &Lab, name: &str, becomes: &Becomes) {
+    let path = lab.path(name);
+    std::fs::remove_file(&path).unwrap();
+    match becomes {
+        Missing => {}
+        // Unreadable even for root, whom permissions do not stop.
+        Directory => std::fs::create_dir(&path).unwrap(),
+        Text(text) => lab.write(name, text),
+    }
+}
+
+fn expired_authority() -> Authority {
+    let mut params = authority_params("Expired CA");
+    valid_for(&mut params, Duration::ZERO);
+    params.not_after = params.not_before + Duration::from_secs(1);
+    Authority::with(params)
+}
+
+fn truncated(pem: &str) -> String {
+    pem.lines().take(3).collect::<Vec<_>>().join("\n")
+}
+
+fn damaged(pem: &str) -> String {
+    pem.replacen("MII", "!!!", 1)
+}
+
+/// PEM around what is no certificate.
+fn hollow() -> String {
+    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into()
+}
+
+/// Files of authorities that must not be taken, and what the error says of them.
+fn unfit_authorities() -> Vec<(&'static str, Becomes, &'static str)> {
+    let good = Authority::new("Good CA");
+    let mut no_authority = authority_params("No CA");
+    no_authority.is_ca = IsCa::ExplicitNoCa;
+    let of_version_1 = version_1(
+        &fleet().ca_pem,
+        &fleet().ca_key_pem,
+        "CA",
+        &fleet().rsa_2048.key_pem,
+    );
+    vec![
+        ("missing", Missing, "cannot read"),
+        ("unreadable", Directory, "cannot read"),
+        ("empty", Text(String::new()), "holds no certificate"),
+        ("garbage", Text("not PEM\n".into()), "holds no certificate"),
+        ("a key alone", Text(good.key_pem()), "holds no certificate"),
+        (
+            "truncated",
+            Text(truncated(good.pem())),
+            "is not a PEM file",
+        ),
+        ("damaged", Text(damaged(good.pem())), "is not a PEM file"),
+        ("hollow", Text(hollow()), "is not a PEM file"),
+        (
+            "a good one and a hollow one",
+            Text(format!("{}{}", good.pem(), hollow())),
+            "is not a PEM file",
+        ),
+        (
+            "a device's",
+            Text(good.device(SECRET).chain_pem),
+            "is not a certificate authority",
+        ),
+        (
+            "CA:FALSE",
+            Text(Authority::with(no_authority).pem().into()),
+            "is not a certificate authority",
+        ),
+        (
+            "version 1",
+            Text(of_version_1.chain_pem),
+            "is not a certificate authority",
+        ),
+        (
+            "expired",
+            Text(expired_authority().pem().into()),
+            "has expired",
+        ),
+        ("published", Text(PUBLISHED.into()), "published"),
+        (
+            "a good one and a published one",
+            Text(format!("{}{PUBLISHED}", good.pem())),
+            "published",
+        ),
+    ]
+}
+
+/// Files of the server's own certificate that cannot be served.
+fn unfit_certificates(lab: &Lab) -> Vec<(&'static str, Becomes, &'static str)> {
+    let other = lab.authority.server(&["localhost"]);
+    vec![
+        ("missing", Missing, "cannot read"),
+        ("unreadable", Directory, "cannot read"),
+        ("empty", Text(String::new()), "holds no certificate"),
+        ("garbage", Text("not PEM\n".into()), "holds no certificate"),
+        ("hollow", Text(hollow()), "cannot be used"),
+        ("another key's", Text(other.chain_pem), "cannot be used"),
+    ]
+}
+
+/// Files of the server's key that cannot be served.
+fn unfit_keys() -> Vec<(&'static str, Becomes, &'static str)> {
+    let hollow = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    vec![
+        ("missing", Missing, "cannot read the private key"),
+        ("unreadable", Directory, "cannot read the private key"),
+        ("empty", Text(String::new()), "cannot read the private key"),
+        (
+            "garbage",
+            Text("not PEM".into()),
+            "cannot read the private key",
+        ),
+        ("hollow", Text(hollow.into()), "cannot be used"),
+        ("another's", Text(other), "cannot be used"),
+    ]
+}
+
+fn portcullis(command: &str, lab: &Lab) -> Output {
+    lab.settings().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args([command, "--config"])
+        .arg(lab.path("config.toml"))
+        .env_remove("AUTH")
+        .output()
+        .unwrap()
+}
+
+/// The start is refused, with a message that names the file and the fault.
+fn assert_stops(lab: &Lab, name: &str, what: &str, fault: &str) {
+    for command in ["check", "run"] {
+        let output = portcullis(command, lab);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(EXIT_CONFIG), "{what}: {said}");
+        assert!(said.contains(name), "{what}: {said}");
+        assert!(said.contains(fault), "{what}: {said}");
+        assert!(!said.contains("PRIVATE KEY"), "{what}: {said}");
+    }
+}
+
+/// A reload is refused for the same reason, and what served before serves on.
+async fn assert_keeps_serving(lab: &Lab, name: &str, what: &str, fault: &str) {
+    let mut open = Session::open(&lab.device(), Protocol::Http1).await.unwrap();
+    let said = lab.reload().unwrap_err();
+    assert!(said.contains(name), "{what}: {said}");
+    assert!(said.contains(fault), "{what}: {said}");
+    assert_eq!(open.get("/http/m").await.unwrap().status, 200, "{what}");
+    assert_eq!(
+        lab.device().get("/http/m").await.unwrap().status,
+        200,
+        "{what}"
+    );
+    let before = lab.origin.requests().len();
+    let stranger = Authority::new("Other CA").device(SECRET);
+    let alert = lab.client(Some(stranger)).alert().await;
+    assert_eq!(alert, AlertDescription::CertificateUnknown, "{what}");
+    assert_eq!(lab.origin.requests().len(), before, "{what}");
+}
+
+#[tokio::test]
+async fn good_files_start() {
+    let lab = Lab::x509().await;
+    let output = portcullis("check", &lab);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn an_unfit_authority_stops_the_start() {
+    for (what, becomes, fault) in unfit_authorities() {
+        let lab = Lab::x509().await;
+        spoil(&lab, "certs/ca.crt", &becomes);
+        assert_stops(&lab, "certs/ca.crt", what, fault);
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_authority_at_a_reload_changes_nothing() {
+    for (what, becomes, fault) in unfit_authorities() {
+        let lab = Lab::x509().await;
+        spoil(&lab, "certs/ca.crt", &becomes);
+        assert_keeps_serving(&lab, "certs/ca.crt", what, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_second_file_of_authorities_is_no_better() {
+    for (what, becomes, fault) in unfit_authorities() {
+        let mut lab = Lab::x509().await;
+        lab.write("certs/second.crt", Authority::new("Second CA").pem());
+        lab.config = Config::x509().tls("client_ca = [\"certs/ca.crt\", \"certs/second.crt\"]");
+        lab.reload().unwrap();
+        spoil(&lab, "certs/second.crt", &becomes);
+        assert_keeps_serving(&lab, "certs/second.crt", what, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_authority_stops_the_start_of_an_optional_policy_too() {
+    for (what, becomes, fault) in unfit_authorities() {
+        let config = Config::x509().tls("client_auth = \"optional\"\nlegacy_certificates = true");
+        let lab = config.start().await;
+        spoil(&lab, "certs/ca.crt", &becomes);
+        assert_stops(&lab, "certs/ca.crt", what, fault);
+    }
+}
+
+#[tokio::test]
+async fn where_no_certificate_is_asked_for_no_authority_is_read() {
+    let lab = Config::x509().tls("client_auth = \"off\"").start().await;
+    spoil(&lab, "certs/ca.crt", &Missing);
+    let output = portcullis("check", &lab);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn an_unfit_server_certificate_stops_the_start() {
+    let count = unfit_certificates(&Lab::x509().await).len();
+    for index in 0..count {
+        let lab = Lab::x509().await;
+        let (what, becomes, fault) = unfit_certificates(&lab).remove(index);
+        spoil(&lab, "server.crt", &becomes);
+        assert_stops(&lab, "server.crt", what, fault);
+        assert_keeps_serving(&lab, "server.crt", what, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_server_key_stops_the_start() {
+    for (what, becomes, fault) in unfit_keys() {
+        let lab = Lab::x509().await;
+        spoil(&lab, "server.key", &becomes);
+        assert_stops(&lab, "server.key", what, fault);
+        assert_keeps_serving(&lab, "server.key", what, fault).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_file_of_a_named_policy_stops_the_start() {
+    let policy =
+        "[tls.policies.other]\nserver_names = [\"other.test\"]\nclient_ca = [\"other.crt\"]";
+    for (what, becomes, fault) in unfit_authorities() {
+        let mut lab = Lab::x509().await;
+        lab.write("other.crt", lab.authority.pem());
+        lab.config = Config::x509().tables(policy);
+        lab.reload().unwrap();
+        spoil(&lab, "other.crt", &becomes);
+        assert_keeps_serving(&lab, "other.crt", what, fault).await;
+        assert_stops(&lab, "other.crt", what, fault);
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_with_an_expired_authority_and_a_valid_one_starts() {
+    let lab = Lab::x509().await;
+    let expired = expired_authority();
+    let bundle = format!("{}{}", expired.pem(), lab.authority.pem());
+    lab.write("certs/ca.crt", &bundle);
+    let output = portcullis("check", &lab);
+    assert!(output.status.success(), "{output:?}");
+    lab.reload().unwrap();
+    let stale = lab.client(Some(expired.device(SECRET)));
+    assert_eq!(stale.alert().await, AlertDescription::CertificateUnknown);
+    lab.origin.assert_untouched();
+    assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_file_mended_after_a_failed_reload_is_taken_by_the_next() {
+    let lab = Lab::x509().await;
+    let second = Authority::new("Second CA");
+    spoil(&lab, "certs/ca.crt", &Text(truncated(second.pem())));
+    lab.reload().unwrap_err();
+    lab.write("certs/ca.crt", second.pem());
+    lab.reload().unwrap();
+    let former = lab.device().alert().await;
+    assert_eq!(former, AlertDescription::CertificateUnknown);
+    lab.origin.assert_untouched();
+    let device = lab.client(Some(second.device(SECRET)));
+    assert_eq!(device.get("/http/m").await.unwrap().status, 200);
+}
