@@ -18,15 +18,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Connection, ConnectionId, Gate, Mode};
+use crate::access::{Connection, ConnectionId, Gate, Handshake, Mode};
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, Settings};
-use crate::http::{self, Arrived, Edge, Protocol, Rules};
+use crate::http::{self, Edge, Protocol, Rules};
 use crate::listener::{self, Arrival, Lifecycle};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, HandshakeResult, ListenerMetrics, Metrics};
-use crate::tls::{ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError};
+use crate::tls::{
+    Accepted, ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError,
+};
 use crate::upstream::Upstream;
 
 /// Why the gateway does not start, or does not take new settings.
@@ -180,10 +182,15 @@ impl Gateway {
         for (listener, policies) in listeners.iter().zip(policies) {
             listener.terminator.replace(policies);
         }
-        self.shared
+        let former = self
+            .shared
             .live
-            .store(Arc::new(Live::new(settings, &self.addresses)));
-        self.shared.lifecycle.reloaded();
+            .swap(Arc::new(Live::new(settings.clone(), &self.addresses)));
+        if former.settings.mode == settings.mode {
+            self.shared.lifecycle.reloaded();
+        } else {
+            self.shared.lifecycle.superseded();
+        }
         Ok(())
     }
 
@@ -327,23 +334,36 @@ impl Worker {
             Resumed::Yes => HandshakeResult::Resumed,
         });
         let id = ConnectionId::next(&self.shared.connection_ids);
-        let connection = Connection::new(id, arrival.remote, accepted.peer.as_ref());
-        tracing::debug!(
-            connection = %id, remote = %arrival.remote, listener = listener.settings.name,
-            policy = accepted.policy.name(), cert_fp_sha256 = connection.fingerprint(), "connected"
-        );
         let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let arrived = Arrived {
-            connection,
-            peer: accepted.peer,
-            policy: accepted.policy,
-            policies: accepted.policies,
-            permit: arrival.permit,
+        let Accepted {
+            stream,
+            peer,
+            policy,
+            policies,
+            ..
+        } = accepted;
+        let handshake = Handshake {
+            peer,
+            policy,
+            policies,
         };
-        http::serve(accepted.stream, protocol, edge, arrived, lifecycle).await;
+        let connection = Connection::new(id, arrival.remote, Some(handshake));
+        tracing::debug!(
+            connection = %id, remote = %arrival.remote, listener = listener.settings.name,
+            cert_fp_sha256 = connection.fingerprint(), "connected"
+        );
+        http::serve(
+            stream,
+            protocol,
+            edge,
+            connection,
+            arrival.permit,
+            lifecycle,
+        )
+        .await;
     }
 
     /// This worker's edge for a listener, under the settings in force.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::identity::{DeviceIdentity, SubjectError};
-use crate::tls::VerifiedPeer;
+use crate::tls::{ClientCertificateError, Policies, Policy, VerifiedPeer};
 
 /// Names a connection in logs and request ids; no two of a process are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,30 +38,44 @@ pub enum ClientIdentity {
     Unusable(SubjectError),
 }
 
+/// What a TLS handshake has settled.
+#[derive(Debug)]
+pub struct Handshake {
+    /// The client's chain, if it showed one.
+    pub peer: Option<VerifiedPeer>,
+    /// The policy that it met.
+    pub policy: Arc<Policy>,
+    /// All policies of the listener at that time.
+    pub policies: Arc<Policies>,
+}
+
 /// One accepted connection.
 #[derive(Debug)]
 pub struct Connection {
     id: ConnectionId,
     remote: SocketAddr,
     identity: ClientIdentity,
-    fingerprint: Option<Arc<str>>,
+    /// `None` on a listener without TLS.
+    handshake: Option<Handshake>,
 }
 
 impl Connection {
-    /// The connection from `remote` whose handshake yielded `peer`.
+    /// The connection from `remote`, with what its handshake has settled if there was one.
     #[must_use]
-    pub fn new(id: ConnectionId, remote: SocketAddr, peer: Option<&VerifiedPeer>) -> Self {
+    pub fn new(id: ConnectionId, remote: SocketAddr, handshake: Option<Handshake>) -> Self {
+        let peer = handshake
+            .as_ref()
+            .and_then(|handshake| handshake.peer.as_ref());
         let identity = match peer.map(DeviceIdentity::from_peer) {
             None => ClientIdentity::Absent,
             Some(Ok(device)) => ClientIdentity::Device(Arc::new(device)),
             Some(Err(error)) => ClientIdentity::Unusable(error),
         };
-        let fingerprint = peer.map(|peer| Arc::clone(peer.fingerprint()));
         Self {
             id,
             remote,
             identity,
-            fingerprint,
+            handshake,
         }
     }
 
@@ -76,6 +91,12 @@ impl Connection {
         self.remote
     }
 
+    /// Whether it is encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.handshake.is_some()
+    }
+
     /// Whom the handshake has shown.
     #[must_use]
     pub fn identity(&self) -> &ClientIdentity {
@@ -85,6 +106,46 @@ impl Connection {
     /// The certificate's fingerprint, for logs.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
-        self.fingerprint.as_deref()
+        self.peer().map(|peer| &**peer.fingerprint())
+    }
+
+    /// Whether it may carry requests for `host` (RFC 9110 §7.4): not if that host belongs to
+    /// another TLS policy, whose demands it has not met.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        let covers = |handshake: &Handshake| handshake.policies.covers(&handshake.policy, host);
+        self.handshake.as_ref().is_none_or(covers)
+    }
+
+    /// Checks the client against the policies that are in force now, since no handshake visits an
+    /// open connection again.
+    ///
+    /// # Errors
+    /// [`ClientCertificateError`] if its certificate would not be accepted today.
+    pub fn check_again(&self, now: u64, policies: &Policies) -> Result<(), ClientCertificateError> {
+        match (&self.handshake, self.peer()) {
+            (Some(handshake), Some(peer)) => {
+                policies.check_again(handshake.policy.name(), peer, now)
+            }
+            (_, None) | (None, _) => Ok(()),
+        }
+    }
+
+    /// Until the client's certificate expires; `now` is in seconds since the Unix epoch.
+    #[must_use]
+    pub fn time_left(&self, now: u64) -> Duration {
+        /// Longer than any connection lasts, short enough for every timer.
+        const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        match &self.identity {
+            ClientIdentity::Device(device) => {
+                // The last valid second is notAfter itself (RFC 5280 §4.1.2.5).
+                Duration::from_secs((device.not_after() + 1).saturating_sub(now)).min(FOREVER)
+            }
+            ClientIdentity::Absent | ClientIdentity::Unusable(_) => FOREVER,
+        }
+    }
+
+    fn peer(&self) -> Option<&VerifiedPeer> {
+        self.handshake.as_ref()?.peer.as_ref()
     }
 }

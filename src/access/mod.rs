@@ -8,7 +8,7 @@ mod connection;
 mod refusal;
 
 pub use admission::{Admission, ClientCredential};
-pub use connection::{ClientIdentity, Connection, ConnectionId};
+pub use connection::{ClientIdentity, Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
 
 use crate::credential::{Claim, Presented, Source, Value};

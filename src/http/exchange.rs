@@ -38,11 +38,7 @@ struct Line {
 impl Exchange {
     /// Begins with the arrival of a request.
     pub(super) fn begin(session: &Arc<Session>, head: &Parts) -> Self {
-        let id = format!(
-            "{}-{}",
-            session.arrived.connection.id(),
-            session.next_request()
-        );
+        let id = format!("{}-{}", session.connection.id(), session.next_request());
         Self {
             request_id: ascii(&id),
             started: Instant::now(),
@@ -95,7 +91,7 @@ impl Exchange {
         let (Some(log), Some(line)) = (&self.session.edge.access_log, &self.line) else {
             return;
         };
-        let connection = &self.session.arrived.connection;
+        let connection = &self.session.connection;
         log.record(&AccessRecord {
             time: SystemTime::now(),
             request_id: self.request_id.to_str().unwrap_or_default(),

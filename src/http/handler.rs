@@ -1,8 +1,11 @@
 //! The way of one request, from its head to its answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -12,7 +15,7 @@ use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
 use super::refusal::Failure;
-use super::target::Host;
+use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
 use super::{Protocol, Session};
 use crate::access::Admission;
@@ -29,9 +32,16 @@ pub(super) async fn handle(
     let (head, body) = request.into_parts();
     let offence = session.progress.begin();
     let mut exchange = Exchange::begin(&session, &head);
-    let answer = match offence {
+    let passage = match offence {
         Some(offence) => Err(offence.into()),
-        None => answer(&session, head, body, &mut exchange).await,
+        None => decide(&session, head, &mut exchange),
+    };
+    let answer = match passage {
+        Ok(passage) => carry_out(&session, passage, body).await,
+        Err(failure) => {
+            discard(&session, body);
+            Err(failure)
+        }
     };
     match answer {
         Ok(answer) => answer.into_response(exchange),
@@ -45,18 +55,21 @@ pub(super) async fn handle(
     }
 }
 
+/// A request that may pass, as the upstream will get it.
+struct Passage {
+    admission: Admission,
+    route: Arc<Route>,
+    opening: Option<Opening>,
+    head: Parts,
+}
+
 /// The steps in the order that security asks for: what the request is for, who may do that, and
-/// only then anything that costs the upstream.
-async fn answer(
-    session: &Arc<Session>,
-    mut head: Parts,
-    body: Incoming,
-    exchange: &mut Exchange,
-) -> Result<Answer, Failure> {
+/// only then what the upstream is told. Nothing here waits or costs the upstream anything.
+fn decide(session: &Session, mut head: Parts, exchange: &mut Exchange) -> Result<Passage, Failure> {
     check_form(session, &head)?;
     let host = Host::of(&head)?;
     let uri = head.uri.clone();
-    let path = normalise(uri.path()).map_err(|error| Failure::Target(error.into()))?;
+    let path = normalise(uri.path()).map_err(TargetError::from)?;
     exchange.targets(&host, &path);
     check_policy(session, &host)?;
     let route = find_route(session, &host, &path)?;
@@ -65,8 +78,27 @@ async fn answer(
     let admission = admit(session, &route, &presented)?;
     let opening = Opening::of(&head)?;
     prepare(session, &mut head, &admission, &host, exchange.request_id());
-    rewrite_target(&mut head, &route, &path, &query)
-        .map_err(|error| Failure::Target(error.into()))?;
+    rewrite_target(&mut head, &route, &path, &query).map_err(TargetError::from)?;
+    Ok(Passage {
+        admission,
+        route,
+        opening,
+        head,
+    })
+}
+
+/// Sends what may pass, and waits for the head of the answer.
+async fn carry_out(
+    session: &Arc<Session>,
+    passage: Passage,
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    let Passage {
+        admission,
+        route,
+        opening,
+        head,
+    } = passage;
     match opening {
         Some(opening) => open_websocket(session, &route, &admission, opening, head, body).await,
         None => {
@@ -78,6 +110,29 @@ async fn answer(
             })
         }
     }
+}
+
+/// Lets the body of a refused HTTP/2 request run out, within bounds. Dropping it would reset the
+/// stream, and some clients then lose the answer (RFC 9113 §8.1). HTTP/1.1 sees to it itself.
+fn discard(session: &Session, mut body: Incoming) {
+    const MOST: usize = 64 * 1024;
+    const LONGEST: Duration = Duration::from_secs(2);
+    if session.protocol == Protocol::Http1 || body.is_end_stream() {
+        return;
+    }
+    let rest = async move {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > MOST {
+                return;
+            }
+        }
+    };
+    session
+        .edge
+        .tasks
+        .spawn(tokio::time::timeout(LONGEST, rest));
 }
 
 /// What can be said of a request by itself.
@@ -98,8 +153,7 @@ fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
 /// RFC 9110 §7.4: a request for a host of another TLS policy does not belong on this connection,
 /// or the handshake's demands could be walked around.
 fn check_policy(session: &Session, host: &Host) -> Result<(), Failure> {
-    let arrived = &session.arrived;
-    if arrived.policies.covers(&arrived.policy, host.name()) {
+    if session.connection.covers(host.name()) {
         Ok(())
     } else {
         Err(Failure::Misdirected)
@@ -134,12 +188,7 @@ fn presented(head: &Parts, requirement: Requirement) -> (Presented, ForwardedQue
 fn admit(session: &Session, route: &Route, presented: &Presented) -> Result<Admission, Failure> {
     let now = session.edge.clock.now();
     let gate = &session.edge.rules.gate;
-    Ok(gate.admit(
-        &session.arrived.connection,
-        route.requirement,
-        presented,
-        now,
-    )?)
+    Ok(gate.admit(&session.connection, route.requirement, presented, now)?)
 }
 
 /// The fields as the upstream gets them: first everything that removes, then what is set.
@@ -211,7 +260,7 @@ impl Answer {
 /// The reason goes to the log, where the id that the client was given leads to it.
 fn report(session: &Session, exchange: &Exchange, failure: &Failure) {
     let request_id = exchange.request_id().to_str().unwrap_or_default();
-    let remote = session.arrived.connection.remote();
+    let remote = session.connection.remote();
     if failure.is_upstreams() {
         tracing::warn!(request_id, reason = failure.reason(), "{failure}");
     } else {

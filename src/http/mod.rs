@@ -36,10 +36,10 @@ pub use head_scan::HeadScan;
 
 use crate::access::{Connection, Gate};
 use crate::clock::Clock;
-use crate::listener::{Phase, Remote};
+use crate::listener::{Announcement, Remote};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
-use crate::tls::{Policies, Policy, Terminator, VerifiedPeer};
+use crate::tls::Terminator;
 use crate::upstream::Upstream;
 
 /// Bounds on what one client may ask for.
@@ -99,26 +99,13 @@ pub struct Edge {
     pub tasks: TaskTracker,
 }
 
-/// What the handshake has settled, and what the connection occupies.
-#[derive(Debug)]
-pub struct Arrived {
-    /// Who is at the other end.
-    pub connection: Connection,
-    /// Its chain, for checking it again.
-    pub peer: Option<VerifiedPeer>,
-    /// The TLS policy it met.
-    pub policy: Arc<Policy>,
-    /// All policies of the listener at that time.
-    pub policies: Arc<Policies>,
-    /// Counts the connection.
-    pub permit: OwnedSemaphorePermit,
-}
-
 /// One client connection, for as long as a request or a tunnel of it lives.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) edge: Arc<Edge>,
-    pub(crate) arrived: Arrived,
+    pub(crate) connection: Connection,
+    /// Counts the connection for as long as anything of it lives.
+    _permit: OwnedSemaphorePermit,
     pub(crate) lifecycle: Remote,
     protocol: Protocol,
     fields: ConnectionFields,
@@ -155,18 +142,20 @@ pub async fn serve<IO>(
     io: IO,
     protocol: Protocol,
     edge: Arc<Edge>,
-    arrived: Arrived,
+    connection: Connection,
+    permit: OwnedSemaphorePermit,
     lifecycle: Remote,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
     let io = TokioIo::new(Watched::new(io, protocol, Arc::clone(&progress)));
-    let fields = ConnectionFields::new(&arrived.connection, edge.rules.port);
+    let fields = ConnectionFields::new(&connection, edge.rules.port);
     let limits = edge.rules.limits;
     let session = Arc::new(Session {
         edge,
-        arrived,
+        connection,
+        _permit: permit,
         lifecycle: lifecycle.clone(),
         protocol,
         fields,
@@ -258,8 +247,8 @@ impl Deadlines {
                     }
                     return;
                 }
-                phase = self.lifecycle.changed(), if !draining => {
-                    draining = phase == Phase::Draining;
+                heard = self.lifecycle.changed(), if !draining => {
+                    draining = heard == Announcement::Draining;
                     finish(connection.as_mut());
                 }
                 _ = tick.tick() => match watch.check() {

@@ -2,14 +2,12 @@
 //! that ends when the client's right to it does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::Session;
-use crate::access::ClientIdentity;
-use crate::listener::Phase;
+use crate::listener::Announcement;
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
 use crate::websocket::{CloseCode, FrameScanner};
@@ -46,7 +44,8 @@ impl Tunnel {
         let idle = Idle::Either(self.route.idle_timeout);
         let mut relay = Relay::new(client, upstream, up, down, idle);
         let mut lifecycle = self.session.lifecycle.clone();
-        let expiry = tokio::time::sleep(self.time_left());
+        let now = self.session.edge.clock.now();
+        let expiry = tokio::time::sleep(self.session.connection.time_left(now));
         tokio::pin!(expiry);
         loop {
             let reason = tokio::select! {
@@ -55,10 +54,10 @@ impl Tunnel {
                     None => Some(CloseCode::GoingAway),
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
-                phase = lifecycle.changed(), if !relay.is_closing() => self.verdict(phase),
+                heard = lifecycle.changed(), if !relay.is_closing() => self.verdict(heard),
             };
             if let Some(code) = reason {
-                tracing::debug!(connection = %self.session.arrived.connection.id(), ?code, "closing a WebSocket");
+                tracing::debug!(connection = %self.session.connection.id(), ?code, "closing a WebSocket");
                 relay.close(code.farewell());
             }
         }
@@ -74,34 +73,24 @@ impl Tunnel {
 
     /// What an announcement means for this client. No handshake visits a tunnel again, so whether
     /// its certificate would still be accepted is asked here.
-    fn verdict(&self, phase: Phase) -> Option<CloseCode> {
-        let Phase::Serving(_) = phase else {
-            return Some(CloseCode::GoingAway);
-        };
-        let arrived = &self.session.arrived;
-        let peer = arrived.peer.as_ref()?;
-        let now = self.session.edge.clock.now();
-        let policies = self.session.edge.terminator.policies();
-        match policies.check_again(arrived.policy.name(), peer, now) {
+    fn verdict(&self, heard: Announcement) -> Option<CloseCode> {
+        match heard {
+            Announcement::Draining => return Some(CloseCode::GoingAway),
+            Announcement::Superseded => return Some(CloseCode::PolicyViolation),
+            Announcement::Reloaded => {}
+        }
+        let edge = &self.session.edge;
+        let policies = edge.terminator.policies();
+        match self
+            .session
+            .connection
+            .check_again(edge.clock.now(), &policies)
+        {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(%error, "closing a WebSocket whose client is no longer trusted");
                 Some(CloseCode::PolicyViolation)
             }
-        }
-    }
-
-    /// Until the certificate that opened the tunnel expires.
-    fn time_left(&self) -> Duration {
-        /// Longer than any timer needs to be, short enough for all of them.
-        const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-        match self.session.arrived.connection.identity() {
-            ClientIdentity::Device(device) => {
-                let now = self.session.edge.clock.now();
-                // The last valid second is notAfter itself (RFC 5280 §4.1.2.5).
-                Duration::from_secs((device.not_after() + 1).saturating_sub(now)).min(FOREVER)
-            }
-            ClientIdentity::Absent | ClientIdentity::Unusable(_) => FOREVER,
         }
     }
 }

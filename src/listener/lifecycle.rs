@@ -4,69 +4,86 @@
 use tokio::sync::watch;
 
 /// Where the gateway is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Phase {
+    /// Grows with every reload.
+    reloads: u64,
+    /// Grows when a reload changes how clients are known.
+    regimes: u64,
+    draining: bool,
+}
+
+/// What has happened since a connection last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Serving; the number grows with every reload.
-    Serving(u64),
+pub enum Announcement {
+    /// New rules are in force; clients are known in the same way as before.
+    Reloaded,
+    /// Clients are known in another way: whom the former one admitted is nobody now.
+    Superseded,
     /// No new connections; those that are open finish what they are doing.
     Draining,
 }
 
 /// The side of the composition root, which announces.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lifecycle(watch::Sender<Phase>);
 
 /// The side of a connection, which listens.
 #[derive(Debug, Clone)]
-pub struct Remote(watch::Receiver<Phase>);
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self(watch::Sender::new(Phase::Serving(0)))
-    }
+pub struct Remote {
+    receiver: watch::Receiver<Phase>,
+    regime: u64,
 }
 
 impl Lifecycle {
     /// A listener of its own for one task.
     #[must_use]
     pub fn subscribe(&self) -> Remote {
-        Remote(self.0.subscribe())
+        let receiver = self.0.subscribe();
+        let regime = receiver.borrow().regimes;
+        Remote { receiver, regime }
     }
 
     /// Announces that new rules are in force.
     pub fn reloaded(&self) {
-        self.0.send_modify(|phase| {
-            if let Phase::Serving(generation) = phase {
-                *generation += 1;
-            }
-        });
+        self.0.send_modify(|phase| phase.reloads += 1);
+    }
+
+    /// Announces new rules under which clients are known in another way.
+    pub fn superseded(&self) {
+        self.0.send_modify(|phase| phase.regimes += 1);
     }
 
     /// Announces the drain.
     pub fn drain(&self) {
-        self.0.send_replace(Phase::Draining);
+        self.0.send_modify(|phase| phase.draining = true);
     }
 
     /// Whether the drain has been announced.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.0.borrow() == Phase::Draining
+        self.0.borrow().draining
     }
 }
 
 impl Remote {
     /// Waits for the next announcement since the last one heard here. If the gateway is gone
     /// without a word, that is a drain. Cancel-safe.
-    pub async fn changed(&mut self) -> Phase {
-        match self.0.changed().await {
-            Ok(()) => *self.0.borrow_and_update(),
-            Err(_) => Phase::Draining,
+    pub async fn changed(&mut self) -> Announcement {
+        if self.receiver.changed().await.is_err() {
+            return Announcement::Draining;
+        }
+        let phase = *self.receiver.borrow_and_update();
+        match phase {
+            Phase { draining: true, .. } => Announcement::Draining,
+            Phase { regimes, .. } if regimes != self.regime => Announcement::Superseded,
+            Phase { .. } => Announcement::Reloaded,
         }
     }
 
     /// Waits for the drain. Cancel-safe.
     pub async fn draining(&mut self) {
         // An error means that the gateway is gone, which is a drain too.
-        let _ = self.0.wait_for(|phase| *phase == Phase::Draining).await;
+        let _ = self.receiver.wait_for(|phase| phase.draining).await;
     }
 }

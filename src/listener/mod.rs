@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use lifecycle::{Lifecycle, Phase, Remote};
+pub use lifecycle::{Announcement, Lifecycle, Remote};
 
 /// How many connections the kernel keeps ready to be accepted.
 const BACKLOG: i32 = 4096;
