@@ -89,7 +89,17 @@ fn is_plain(authority: &Authority) -> bool {
     !host.is_empty()
         && host.bytes().all(allowed)
         && !authority.as_str().contains('@')
-        && (authority.port().is_none() || authority.port_u16().is_some())
+        && authority.as_str().strip_prefix(host).is_some_and(is_port)
+}
+
+/// Nothing, or a colon and what may be a port. `Authority::port` says "none" of a malformed one.
+fn is_port(rest: &str) -> bool {
+    let Some(port) = rest.strip_prefix(':') else {
+        return rest.is_empty();
+    };
+    // RFC 3986 §3.2.3 allows the colon alone.
+    port.is_empty()
+        || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
