@@ -29,6 +29,10 @@ pub(super) enum Failure {
     Target(#[from] TargetError),
     #[error("the path and query are longer than limits.uri_bytes")]
     UriTooLong,
+    #[error("the request has more header fields than limits.header_count")]
+    TooManyFields,
+    #[error("a transfer coding that is not chunked, once")]
+    TransferCoding,
     #[error("CONNECT and TRACE are not served")]
     Method,
     #[error("the host belongs to another TLS policy than the connection")]
@@ -64,10 +68,14 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         use StatusCode as S;
         let (status, code) = match self {
-            Self::Offence(_) | Self::Target(_) | Self::BodyBroken => {
+            Self::Offence(_) | Self::Target(_) | Self::TransferCoding | Self::BodyBroken => {
                 (S::BAD_REQUEST, "bad_request")
             }
             Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long"),
+            Self::TooManyFields => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request_header_fields_too_large",
+            ),
             Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected_request"),
             Self::NoRoute => (S::NOT_FOUND, "not_found"),
@@ -85,9 +93,10 @@ impl Failure {
     /// A stable name for logs and metrics; finer than what the client sees.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Offence(_) => "ambiguous_request",
+            Self::Offence(_) | Self::TransferCoding => "ambiguous_request",
             Self::Target(_) => "bad_target",
             Self::UriTooLong => "uri_too_long",
+            Self::TooManyFields => "too_many_fields",
             Self::Method => "method",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
@@ -116,11 +125,13 @@ impl Failure {
         match self {
             Self::Offence(_)
             | Self::Target(_)
+            | Self::TransferCoding
             | Self::BodyTooLarge
             | Self::BodyStalled
             | Self::BodyBroken
             | Self::Method => true,
             Self::UriTooLong
+            | Self::TooManyFields
             | Self::Misdirected
             | Self::NoRoute
             | Self::Refused(_)
