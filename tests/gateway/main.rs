@@ -5,4 +5,5 @@
 mod certificates;
 mod credentials;
 mod forwarding;
+mod framing;
 mod harness;
