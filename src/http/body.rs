@@ -176,7 +176,17 @@ impl Streamed {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         };
         self.patience.rewarded();
+        // `is_end_stream` does not say so of a chunked body, even at its end.
+        if frame.is_none() {
+            self.give_back();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 }
 
@@ -184,10 +194,8 @@ impl Drop for Streamed {
     fn drop(&mut self) {
         // A body that was read to its end leaves a connection fit for the next request; any other
         // leaves bytes on it that belong to this one, so it closes with the lease.
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+        if self.incoming.is_end_stream() {
+            self.give_back();
         }
     }
 }
