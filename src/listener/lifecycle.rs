@@ -27,10 +27,15 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// A listener of its own for one task.
+    /// A listener of its own for one task. It hears of a drain even if that was announced before;
+    /// of reloads only those to come.
     #[must_use]
     pub fn subscribe(&self) -> Remote {
-        Remote(self.0.subscribe())
+        let mut remote = self.0.subscribe();
+        if self.is_draining() {
+            remote.mark_changed();
+        }
+        Remote(remote)
     }
 
     /// Announces that new rules are in force.
@@ -68,5 +73,22 @@ impl Remote {
     pub async fn draining(&mut self) {
         // An error means that the gateway is gone, which is a drain too.
         let _ = self.0.wait_for(|phase| *phase == Phase::Draining).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_is_heard_by_those_who_come_late() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.reloaded();
+        let mut early = lifecycle.subscribe();
+        lifecycle.reloaded();
+        assert_eq!(early.changed().await, Phase::Serving(2));
+        lifecycle.drain();
+        assert_eq!(early.changed().await, Phase::Draining);
+        assert_eq!(lifecycle.subscribe().changed().await, Phase::Draining);
     }
 }
