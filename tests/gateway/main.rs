@@ -7,3 +7,4 @@ mod credentials;
 mod forwarding;
 mod framing;
 mod harness;
+mod lifecycle;

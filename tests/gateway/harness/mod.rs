@@ -5,6 +5,7 @@ pub mod client;
 pub mod kept;
 pub mod lab;
 pub mod origin;
+pub mod process;
 pub mod scripted;
 
 pub use ca::{Authority, Identity};
@@ -12,4 +13,5 @@ pub use client::{Answer, Client, Protocol};
 pub use kept::Kept;
 pub use lab::Lab;
 pub use origin::Origin;
+pub use process::{Process, Site};
 pub use scripted::Scripted;
