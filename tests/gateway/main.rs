@@ -8,3 +8,4 @@ mod forwarding;
 mod framing;
 mod harness;
 mod lifecycle;
+mod websocket;
