@@ -7,5 +7,7 @@ mod credentials;
 mod forwarding;
 mod framing;
 mod harness;
+mod isolation;
 mod lifecycle;
+mod secrecy;
 mod websocket;
