@@ -144,7 +144,8 @@ struct Streamed {
 
 impl AnswerBody {
     /// An answer of the gateway itself.
-    pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
+    pub(super) fn own(bytes: Bytes, mut exchange: Exchange) -> Self {
+        exchange.hold(true);
         let content = Content::Own((!bytes.is_empty()).then_some(bytes));
         Self { content, exchange }
     }
@@ -155,8 +156,9 @@ impl AnswerBody {
         incoming: Incoming,
         lease: Option<Lease<RequestBody>>,
         patience: Duration,
-        exchange: Exchange,
+        mut exchange: Exchange,
     ) -> Self {
+        exchange.hold(true);
         let streamed = Streamed {
             incoming,
             lease,
@@ -208,10 +210,13 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = match &mut self.content {
-            Content::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Streamed(streamed) => ready!(streamed.poll(cx)),
+        self.exchange.asked();
+        let polled = match &mut self.content {
+            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Streamed(streamed) => streamed.poll(cx),
         };
+        self.exchange.hold(polled.is_ready());
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -25,6 +25,8 @@ pub(crate) struct Exchange {
     status: StatusCode,
     bytes_out: u64,
     reason: Option<&'static str>,
+    /// Whether the answer waits for its client.
+    held: bool,
     line: Option<Box<Line>>,
 }
 
@@ -52,6 +54,7 @@ impl Exchange {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
             reason: Some("aborted"),
+            held: false,
             line: session.edge.access_log.is_some().then(Box::default),
             session: Arc::clone(session),
         }
@@ -79,6 +82,21 @@ impl Exchange {
     /// Notes why the request was refused or failed.
     pub(super) fn failed(&mut self, reason: &'static str) {
         self.reason = Some(reason);
+    }
+
+    /// Notes whether more of the answer is there than its client has taken.
+    pub(super) fn hold(&mut self, held: bool) {
+        match (self.held, held) {
+            (false, true) => self.session.progress.hold(),
+            (true, false) => self.session.progress.release(),
+            (true, true) | (false, false) => {}
+        }
+        self.held = held;
+    }
+
+    /// Notes that the client takes more of the answer.
+    pub(super) fn asked(&self) {
+        self.session.progress.asked();
     }
 
     /// Notes bytes of the answer's body.
@@ -130,6 +148,7 @@ impl Drop for Exchange {
             edge.metrics.refused(reason);
         }
         self.log();
+        self.hold(false);
         self.session.progress.end();
     }
 }
