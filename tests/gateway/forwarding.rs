@@ -880,3 +880,20 @@ async fn by_key_each_request_of_a_connection_stands_for_itself() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_refused_head_request_is_answered_without_a_body() {
+    let lab = Lab::x509().await;
+    for protocol in HTTP {
+        let mut kept = lab.device().keep(protocol).await.unwrap();
+        for path in ["/nowhere", "/http/m?authorization=x", "/nowhere"] {
+            let answer = kept
+                .request(Method::HEAD, path, &[], whole(""))
+                .await
+                .unwrap();
+            assert!(answer.status.is_client_error(), "{protocol:?} {path}");
+            assert_eq!(answer.body, "", "{protocol:?} {path}");
+        }
+        assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
+    }
+}

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod credentials;
+mod deadlines;
 mod forwarding;
 mod framing;
 mod harness;

@@ -67,6 +67,17 @@ impl Client {
 }
 
 impl Kept {
+    /// Another hand on the same HTTP/2 connection.
+    pub fn share(&self) -> Self {
+        let Sender::Http2(sender) = &self.sender else {
+            panic!("HTTP/1.1 carries one request at a time");
+        };
+        Self {
+            sender: Sender::Http2(sender.clone()),
+            host: self.host.clone(),
+        }
+    }
+
     /// GET, and the whole answer.
     pub async fn get(&mut self, path: &str, fields: &[(&str, &str)]) -> io::Result<Answer> {
         self.request(Method::GET, path, fields, whole("")).await
