@@ -104,6 +104,11 @@ impl Exchange {
         self.bytes_out += bytes;
     }
 
+    /// Whether the answer must have no body (RFC 9110 §9.3.2).
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     /// The id that the client and the upstream are given.
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id

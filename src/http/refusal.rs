@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_VERSION,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use thiserror::Error;
@@ -149,7 +149,11 @@ impl Failure {
         exchange.failed(self.reason());
         let id = exchange.request_id().clone();
         let document = problem(status, code, &id);
-        let mut response = Response::new(AnswerBody::own(document, exchange));
+        let length = document.len();
+        // In HTTP/2 hyper would send it, and the client would take that for an error.
+        let is_head = exchange.is_head();
+        let body = if is_head { Bytes::new() } else { document };
+        let mut response = Response::new(AnswerBody::own(body, exchange));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
@@ -158,6 +162,9 @@ impl Failure {
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, id);
+        if is_head {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
         match status {
             // RFC 9110 §11.6.1, §15.5.6, §15.5.22.
             StatusCode::UNAUTHORIZED => {
