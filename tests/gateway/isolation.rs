@@ -47,7 +47,7 @@ async fn connect(lab: &Lab) -> Vec<Device> {
 impl Device {
     /// A request that says whose it is; every fifth also claims to be the other's.
     async fn ask(&mut self, number: usize) {
-        let claims = if number % 5 == 0 {
+        let claims = if number.is_multiple_of(5) {
             Some(if self.secret == SECRET { OTHER } else { SECRET })
         } else {
             None

@@ -229,9 +229,8 @@ impl Output {
 
     async fn holds(&mut self, wanted: &str) -> String {
         let found = tokio::time::timeout(PATIENCE, self.0.wait_for(|text| text.contains(wanted)));
-        match found.await {
-            Ok(Ok(text)) => return text.clone(),
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(text)) = found.await {
+            return text.clone();
         }
         panic!("no {wanted:?} in:\n{}", *self.0.borrow());
     }
