@@ -142,6 +142,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
 
 fn reload(gateway: &Gateway, path: &Path) {
     let outcome = load(path)
+        .inspect_err(|_| gateway.reload_failed())
         .map_err(anyhow::Error::from)
         .and_then(|settings| Ok(gateway.reload(settings)?));
     match outcome {

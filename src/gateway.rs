@@ -167,6 +167,11 @@ impl Gateway {
         outcome
     }
 
+    /// Counts a reload that has not come as far as settings: the configuration itself was at fault.
+    pub fn reload_failed(&self) {
+        self.shared.metrics.reloaded(false);
+    }
+
     fn replace(&self, settings: Settings) -> Result<(), StartError> {
         let same = |(known, new): (&LiveListener, &ListenerSettings)| {
             known.settings.name == new.name && known.settings.address == new.address
@@ -319,11 +324,12 @@ impl Worker {
 
     /// One connection, from its first to its last byte.
     async fn serve(self: Arc<Self>, index: usize, arrival: Arrival) {
+        // Before the rules are looked up, or a reload in between would never be heard of.
+        let lifecycle = self.shared.lifecycle.subscribe();
         let (Some(listener), Some(edge)) = (self.shared.listeners.get(index), self.edge(index))
         else {
             return;
         };
-        let lifecycle = self.shared.lifecycle.subscribe();
         let _counted = Counted::new(&listener.metrics);
         let accepted = match listener.terminator.accept(arrival.stream).await {
             Ok(accepted) => accepted,

@@ -144,7 +144,8 @@ struct Streamed {
 
 impl AnswerBody {
     /// An answer of the gateway itself.
-    pub(super) fn own(bytes: Bytes, exchange: Exchange) -> Self {
+    pub(super) fn own(bytes: Bytes, mut exchange: Exchange) -> Self {
+        exchange.hold(true);
         let content = Content::Own((!bytes.is_empty()).then_some(bytes));
         Self { content, exchange }
     }
@@ -155,8 +156,9 @@ impl AnswerBody {
         incoming: Incoming,
         lease: Option<Lease<RequestBody>>,
         patience: Duration,
-        exchange: Exchange,
+        mut exchange: Exchange,
     ) -> Self {
+        exchange.hold(true);
         let streamed = Streamed {
             incoming,
             lease,
@@ -176,7 +178,17 @@ impl Streamed {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         };
         self.patience.rewarded();
+        // `is_end_stream` does not say so of a chunked body, even at its end.
+        if frame.is_none() {
+            self.give_back();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
     }
 }
 
@@ -184,10 +196,8 @@ impl Drop for Streamed {
     fn drop(&mut self) {
         // A body that was read to its end leaves a connection fit for the next request; any other
         // leaves bytes on it that belong to this one, so it closes with the lease.
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+        if self.incoming.is_end_stream() {
+            self.give_back();
         }
     }
 }
@@ -200,10 +210,13 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = match &mut self.content {
-            Content::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Streamed(streamed) => ready!(streamed.poll(cx)),
+        self.exchange.asked();
+        let polled = match &mut self.content {
+            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Streamed(streamed) => streamed.poll(cx),
         };
+        self.exchange.hold(polled.is_ready());
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -25,6 +25,8 @@ pub(crate) struct Exchange {
     status: StatusCode,
     bytes_out: u64,
     reason: Option<&'static str>,
+    /// Whether the answer waits for its client.
+    held: bool,
     line: Option<Box<Line>>,
 }
 
@@ -48,6 +50,7 @@ impl Exchange {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
             reason: Some("aborted"),
+            held: false,
             line: session.edge.access_log.is_some().then(Box::default),
             session: Arc::clone(session),
         }
@@ -77,9 +80,29 @@ impl Exchange {
         self.reason = Some(reason);
     }
 
+    /// Notes whether more of the answer is there than its client has taken.
+    pub(super) fn hold(&mut self, held: bool) {
+        match (self.held, held) {
+            (false, true) => self.session.progress.hold(),
+            (true, false) => self.session.progress.release(),
+            (true, true) | (false, false) => {}
+        }
+        self.held = held;
+    }
+
+    /// Notes that the client takes more of the answer.
+    pub(super) fn asked(&self) {
+        self.session.progress.asked();
+    }
+
     /// Notes bytes of the answer's body.
     pub(super) fn sent(&mut self, bytes: u64) {
         self.bytes_out += bytes;
+    }
+
+    /// Whether the answer must have no body (RFC 9110 §9.3.2).
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     /// The id that the client and the upstream are given.
@@ -126,6 +149,7 @@ impl Drop for Exchange {
             edge.metrics.refused(reason);
         }
         self.log();
+        self.hold(false);
         self.session.progress.end();
     }
 }

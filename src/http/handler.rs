@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::body::{AnswerBody, RequestBody};
 use super::exchange::Exchange;
@@ -147,7 +147,25 @@ fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
     if length > session.edge.rules.limits.uri_bytes {
         return Err(Failure::UriTooLong);
     }
+    // hyper counts for HTTP/1.1 alone; an HTTP/2 header block makes many fields of few bytes.
+    if head.headers.len() > session.edge.rules.limits.header_count {
+        return Err(Failure::TooManyFields);
+    }
+    if !is_plainly_framed(&head.headers) {
+        return Err(Failure::TransferCoding);
+    }
     Ok(())
+}
+
+/// RFC 9112 §6.1, §7: `chunked` once is the one transfer coding there is here. hyper looks at the
+/// last alone, and what another one has made of the body would be passed on as the body.
+fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// RFC 9110 §7.4: a request for a host of another TLS policy does not belong on this connection,

@@ -1,5 +1,5 @@
 //! Looks at an HTTP/1 head as it stands on the wire for what the parser forgives (RFC 9112 §2.2,
-//! §5.2, §6.3): both lengths at once, a bare LF, a folded line. Somebody behind us may read these
+//! §3.2, §5.2, §6.3): both lengths at once, a bare LF, a folded line, a fragment. Somebody behind us may read these
 //! otherwise than we do, and that is how requests are smuggled.
 //!
 //! Bytes in, one verdict out; however they are split, the verdict is the same.
@@ -18,6 +18,9 @@ pub enum Offence {
     /// A field continued on the next line.
     #[error("a header field is folded")]
     FoldedLine,
+    /// `#` in the request line: no target has a fragment (RFC 9112 §3.2), and the parser drops it.
+    #[error("the request's target holds a fragment")]
+    Fragment,
 }
 
 impl Offence {
@@ -26,13 +29,19 @@ impl Offence {
             Self::TwoLengths => 1,
             Self::BareLineFeed => 2,
             Self::FoldedLine => 3,
+            Self::Fragment => 4,
         }
     }
 
     pub(super) fn from_code(code: u8) -> Option<Self> {
-        [Self::TwoLengths, Self::BareLineFeed, Self::FoldedLine]
-            .into_iter()
-            .find(|offence| offence.code() == code)
+        [
+            Self::TwoLengths,
+            Self::BareLineFeed,
+            Self::FoldedLine,
+            Self::Fragment,
+        ]
+        .into_iter()
+        .find(|offence| offence.code() == code)
     }
 }
 
@@ -82,6 +91,9 @@ impl HeadScan {
         if let Some(room) = self.start.get_mut(self.length..) {
             let fits = room.len().min(part.len());
             room[..fits].copy_from_slice(&part[..fits]);
+        }
+        if self.lines == 0 && memchr::memchr(b'#', part).is_some() {
+            self.offence.get_or_insert(Offence::Fragment);
         }
         self.length = self.length.saturating_add(part.len());
         self.last = *last;
@@ -161,6 +173,11 @@ mod tests {
                 Some(Offence::FoldedLine),
             ),
             (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            (
+                b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+                Some(Offence::Fragment),
+            ),
+            (b"GET /a HTTP/1.1\r\nReferer: b#c\r\n\r\n", None),
             // What follows the head is not the head.
             (
                 b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nContent-Length: 5\r\n\n",

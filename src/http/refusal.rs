@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_VERSION,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use thiserror::Error;
@@ -29,6 +29,10 @@ pub(super) enum Failure {
     Target(#[from] TargetError),
     #[error("the path and query are longer than limits.uri_bytes")]
     UriTooLong,
+    #[error("the request has more header fields than limits.header_count")]
+    TooManyFields,
+    #[error("a transfer coding that is not chunked, once")]
+    TransferCoding,
     #[error("CONNECT and TRACE are not served")]
     Method,
     #[error("the host belongs to another TLS policy than the connection")]
@@ -64,10 +68,14 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         use StatusCode as S;
         let (status, code) = match self {
-            Self::Offence(_) | Self::Target(_) | Self::BodyBroken => {
+            Self::Offence(_) | Self::Target(_) | Self::TransferCoding | Self::BodyBroken => {
                 (S::BAD_REQUEST, "bad_request")
             }
             Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long"),
+            Self::TooManyFields => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "request_header_fields_too_large",
+            ),
             Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected_request"),
             Self::NoRoute => (S::NOT_FOUND, "not_found"),
@@ -85,9 +93,10 @@ impl Failure {
     /// A stable name for logs and metrics; finer than what the client sees.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Offence(_) => "ambiguous_request",
+            Self::Offence(_) | Self::TransferCoding => "ambiguous_request",
             Self::Target(_) => "bad_target",
             Self::UriTooLong => "uri_too_long",
+            Self::TooManyFields => "too_many_fields",
             Self::Method => "method",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
@@ -116,11 +125,13 @@ impl Failure {
         match self {
             Self::Offence(_)
             | Self::Target(_)
+            | Self::TransferCoding
             | Self::BodyTooLarge
             | Self::BodyStalled
             | Self::BodyBroken
             | Self::Method => true,
             Self::UriTooLong
+            | Self::TooManyFields
             | Self::Misdirected
             | Self::NoRoute
             | Self::Refused(_)
@@ -138,7 +149,11 @@ impl Failure {
         exchange.failed(self.reason());
         let id = exchange.request_id().clone();
         let document = problem(status, code, &id);
-        let mut response = Response::new(AnswerBody::own(document, exchange));
+        let length = document.len();
+        // In HTTP/2 hyper would send it, and the client would take that for an error.
+        let is_head = exchange.is_head();
+        let body = if is_head { Bytes::new() } else { document };
+        let mut response = Response::new(AnswerBody::own(body, exchange));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
@@ -147,6 +162,9 @@ impl Failure {
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, id);
+        if is_head {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
         match status {
             // RFC 9110 §11.6.1, §15.5.6, §15.5.22.
             StatusCode::UNAUTHORIZED => {

@@ -86,16 +86,20 @@ fn is_plain(authority: &Authority) -> bool {
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
     };
-    let is_port = |text: &str| {
-        text.is_empty()
-            || text
-                .strip_prefix(':')
-                .is_some_and(|port| port.parse::<u16>().is_ok())
-    };
-    // With user information, the authority does not begin with the host.
     !host.is_empty()
         && host.bytes().all(allowed)
+        && !authority.as_str().contains('@')
         && authority.as_str().strip_prefix(host).is_some_and(is_port)
+}
+
+/// Nothing, or a colon and what may be a port. `Authority::port` says "none" of a malformed one.
+fn is_port(rest: &str) -> bool {
+    let Some(port) = rest.strip_prefix(':') else {
+        return rest.is_empty();
+    };
+    // RFC 3986 §3.2.3 allows the colon alone.
+    port.is_empty()
+        || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub(super) struct Progress {
     writes: AtomicU32,
     /// The connection ends with bytes of the client unread.
     linger: AtomicBool,
+    /// Answers of which more could be sent if their client took it.
+    held: AtomicU32,
+    /// Moves whenever more of an answer is asked for.
+    asks: AtomicU32,
 }
 
 impl Progress {
@@ -56,6 +60,21 @@ impl Progress {
         self.linger.store(true, Ordering::Relaxed);
     }
 
+    /// An answer waits for its client; in HTTP/2 the socket shows nothing of that.
+    pub(super) fn hold(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An answer that was held waits no longer.
+    pub(super) fn release(&self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The client takes more of an answer.
+    pub(super) fn asked(&self) {
+        self.asks.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// An observer for the connection's tick.
     pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
         let tick = limits
@@ -74,8 +93,10 @@ impl Progress {
             stall_ticks: ticks(limits.stall_timeout),
             epoch: 0,
             writes: 0,
+            asks: 0,
             quiet: 0,
             blocked: 0,
+            withheld: 0,
         }
     }
 
@@ -105,8 +126,10 @@ pub(super) struct Watch {
     stall_ticks: u32,
     epoch: u32,
     writes: u32,
+    asks: u32,
     quiet: u32,
     blocked: u32,
+    withheld: u32,
 }
 
 impl Watch {
@@ -117,7 +140,7 @@ impl Watch {
 
     /// Looks at what has changed since the last call.
     pub(super) fn check(&mut self) -> Verdict {
-        if self.is_write_stalled() {
+        if self.is_write_stalled() || self.is_answer_stalled() {
             return Verdict::Stalled;
         }
         let epoch = self.progress.epoch.load(Ordering::Relaxed);
@@ -147,6 +170,19 @@ impl Watch {
         }
         self.blocked += 1;
         self.blocked > self.stall_ticks
+    }
+
+    /// No answer has moved although one could: a window that its client keeps shut (RFC 9113
+    /// §5.2). What else is written, such as answers to pings, does not count.
+    fn is_answer_stalled(&mut self) -> bool {
+        let asks = self.progress.asks.load(Ordering::Relaxed);
+        if self.progress.held.load(Ordering::Relaxed) == 0 || asks != self.asks {
+            self.asks = asks;
+            self.withheld = 0;
+            return false;
+        }
+        self.withheld += 1;
+        self.withheld > self.stall_ticks
     }
 }
 

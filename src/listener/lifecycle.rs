@@ -36,10 +36,14 @@ pub struct Remote {
 }
 
 impl Lifecycle {
-    /// A listener of its own for one task.
+    /// A listener of its own for one task. It hears of a drain even if that was announced before;
+    /// of reloads only those to come.
     #[must_use]
     pub fn subscribe(&self) -> Remote {
-        let receiver = self.0.subscribe();
+        let mut receiver = self.0.subscribe();
+        if self.is_draining() {
+            receiver.mark_changed();
+        }
         let regime = receiver.borrow().regimes;
         Remote { receiver, regime }
     }
@@ -85,5 +89,27 @@ impl Remote {
     pub async fn draining(&mut self) {
         // An error means that the gateway is gone, which is a drain too.
         let _ = self.receiver.wait_for(|phase| phase.draining).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_is_heard_by_those_who_come_late() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.reloaded();
+        let mut early = lifecycle.subscribe();
+        lifecycle.reloaded();
+        assert_eq!(early.changed().await, Announcement::Reloaded);
+        lifecycle.superseded();
+        assert_eq!(early.changed().await, Announcement::Superseded);
+        lifecycle.drain();
+        assert_eq!(early.changed().await, Announcement::Draining);
+        assert_eq!(
+            lifecycle.subscribe().changed().await,
+            Announcement::Draining
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! The accept loop: hands each socket on, holds back when the gateway is full.
 //!
-//! A permit is taken *before* `accept`, so what is over the limit waits in the kernel's queue and
-//! costs nothing. What happens on a socket is not known here.
+//! What is over the limit waits in the kernel's queue and costs nothing, but for one socket of each
+//! loop: that one is accepted and waits for its permit. A permit taken before `accept` would stay
+//! with a loop to which nobody connects, while another loop's clients wait for it. What happens on
+//! a socket is not known here.
 
 mod lifecycle;
 
@@ -97,12 +99,12 @@ pub async fn accept_loop(
 }
 
 async fn arrive(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Arrival> {
+    let (stream, remote) = listener.accept().await?;
+    stream.set_nodelay(true)?;
     let permit = Arc::clone(permits)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, remote) = listener.accept().await?;
-    stream.set_nodelay(true)?;
     Ok(Arrival {
         stream,
         remote,

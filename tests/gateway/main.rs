@@ -4,10 +4,16 @@
 
 mod certificates;
 mod credentials;
+mod deadlines;
 mod forwarding;
+mod framing;
 mod harness;
+mod isolation;
 mod legacy;
+mod lifecycle;
 mod resumption;
+mod secrecy;
 mod server_names;
 mod specification;
 mod trust_files;
+mod websocket;

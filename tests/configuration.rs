@@ -1,0 +1,231 @@
+//! `config.toml` is the manual: it holds every key there is, with its default, and nothing else.
+
+use std::path::Path;
+
+use portcullis::config::{self, Environment, Settings};
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+fn shipped() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap()
+}
+
+/// What a configuration cannot do without, and where the shipped one is no default by intent.
+const NEEDED: &str = r#"
+    [listeners.edge]
+    address = "0.0.0.0:8443"
+    [upstreams.http]
+    servers = ["127.0.0.1:8008"]
+    [upstreams.ws]
+    servers = ["127.0.0.1:8186"]
+    [routes.http]
+    path = "/http/"
+    upstream = "http"
+    strip_prefix = true
+    [routes.ws]
+    path = "/ws/"
+    upstream = "ws"
+    strip_prefix = true
+"#;
+
+/// Loads texts from one folder, so that relative paths come out alike.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn load(&self, text: &str, variables: &[(String, String)]) -> Result<Settings, String> {
+        let path = self.0.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment: Environment = variables.iter().cloned().collect();
+        config::load(&path, &environment).map_err(|error| error.to_string())
+    }
+
+    fn shown(&self, text: &str, variables: &[(String, String)]) -> String {
+        format!("{:#?}", self.load(text, variables).unwrap())
+    }
+}
+
+/// Keys of the manual that are left out are examples in comments.
+fn uncommented(text: &str) -> String {
+    let uncomment = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if is_toml(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
+
+fn is_toml(line: &str) -> bool {
+    let is_key = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_key(key))
+}
+
+/// Every key with its full path.
+fn keys(table: &Table, path: &str) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (name, value) in table {
+        let key = match path {
+            "" => name.clone(),
+            _ => format!("{path}.{name}"),
+        };
+        match value {
+            Value::Table(table) => found.extend(keys(table, &key)),
+            _ => found.push((key, value.clone())),
+        }
+    }
+    found
+}
+
+/// A value as a variable gives it.
+fn as_variable(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(as_variable).collect();
+            items.join(",")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn what_the_manual_sets_are_the_defaults() {
+    let desk = Desk::new();
+    assert_eq!(desk.shown(&shipped(), &[]), desk.shown(NEEDED, &[]));
+}
+
+#[test]
+fn the_examples_of_the_manual_are_valid() {
+    let desk = Desk::new();
+    let text = uncommented(&shipped());
+    assert_ne!(text, shipped());
+    let settings = desk.load(&text, &[]).unwrap();
+    assert_eq!(settings.listeners[0].tls.policies.len(), 2);
+}
+
+/// The names that the code reads, told by the calls that read them.
+fn names_in_the_code() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/check.rs");
+    let code = std::fs::read_to_string(path).unwrap();
+    let calls = [
+        "read(",
+        "read_required(",
+        "read_optional(",
+        "bytes(",
+        "path(",
+        "section,",
+        "section(",
+    ];
+    let name_after = |call: &str| -> Vec<String> {
+        code.match_indices(call)
+            .filter_map(|(at, _)| code[at + call.len()..].trim_start().strip_prefix('"'))
+            .map(|rest| rest.split('"').next().unwrap().to_owned())
+            .collect()
+    };
+    calls.into_iter().flat_map(name_after).collect()
+}
+
+#[test]
+fn every_key_that_is_read_is_in_the_manual() {
+    let text = uncommented(&shipped());
+    let table: Table = text.parse().unwrap();
+    let documented: Vec<String> = keys(&table, "")
+        .iter()
+        .flat_map(|(key, _)| key.split('.').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let names = names_in_the_code();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        assert!(documented.contains(&name), "{name} is not in config.toml");
+    }
+}
+
+#[test]
+fn a_comment_stands_above_every_key() {
+    let text = shipped();
+    let lines: Vec<&str> = text.lines().collect();
+    // Explained with the line before them, or by the first table of their kind.
+    let beside = [
+        "key",
+        "path",
+        "upstream",
+        "servers",
+        "strip_prefix",
+        "address",
+        "format",
+    ];
+    for (at, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|_| is_toml(line)) else {
+            continue;
+        };
+        let mut above = lines[..at].iter().rev();
+        let explained = above
+            .by_ref()
+            .take_while(|line| !line.is_empty())
+            .any(|line| line.starts_with('#'));
+        assert!(explained || beside.contains(&key), "line {}: {key}", at + 1);
+    }
+}
+
+#[test]
+fn every_key_of_the_manual_can_be_set_by_a_variable() {
+    let desk = Desk::new();
+    let text = uncommented(&shipped());
+    let expected = desk.shown(&text, &[]);
+    for (key, value) in keys(&text.parse().unwrap(), "") {
+        let name = key.replace('.', "_").to_uppercase();
+        let variable = |value: String| (format!("PORTCULLIS_{name}"), value);
+        let same = [variable(as_variable(&value))];
+        // Lists that are empty in the file are empty in a variable too.
+        assert_eq!(desk.shown(&text, &same), expected, "{key}");
+
+        let file = desk.0.path().join("value");
+        std::fs::write(&file, as_variable(&value) + "\n").unwrap();
+        let by_file = (
+            format!("PORTCULLIS_{name}_FILE"),
+            file.to_str().unwrap().to_owned(),
+        );
+        assert_eq!(desk.shown(&text, &[by_file]), expected, "{key}");
+    }
+}
+
+#[test]
+fn a_variable_goes_before_the_file() {
+    let desk = Desk::new();
+    let set = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
+    let shown = |variables: &[(String, String)]| desk.load(&shipped(), variables).unwrap();
+    assert_eq!(shown(&set("PORTCULLIS_WORKERS", "7")).workers, 7);
+    assert_eq!(
+        shown(&set("PORTCULLIS_LIMITS_STREAMS", "9")).limits.streams,
+        9
+    );
+    assert!(
+        shown(&set("PORTCULLIS_ADMIN_ENABLED", "false"))
+            .admin
+            .is_none()
+    );
+    let problem = desk
+        .load(&shipped(), &set("PORTCULLIS_LIMITS_STREAMS", "0"))
+        .unwrap_err();
+    assert!(problem.contains("PORTCULLIS_LIMITS_STREAMS"), "{problem}");
+}
+
+#[test]
+fn every_mistake_in_a_key_is_noticed() {
+    let desk = Desk::new();
+    let text = uncommented(&shipped());
+    let table: Table = text.parse().unwrap();
+    for (key, _) in keys(&table, "") {
+        let name = key.rsplit('.').next().unwrap();
+        let line = |line: &&str| line.starts_with(&format!("{name} = "));
+        let found = text.lines().find(line).unwrap();
+        let wrong = text.replacen(found, &format!("{name}x = 1\n{found}"), 1);
+        let problems = desk.load(&wrong, &[]).unwrap_err();
+        assert!(
+            problems.contains(&format!("did you mean {name}?")),
+            "{problems}"
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! Clients that take their time, and clients that take too much: every wait has an end, every
+//! number a bound (S45-S47).
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hyper::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::kept::whole;
+use crate::harness::lab::Config;
+use crate::harness::{Lab, Protocol, Scripted};
+
+const HTTP: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+/// Far more than any deadline below; a test that meets it has hung.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Far less than any deadline below.
+const PACE: Duration = Duration::from_millis(20);
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Everything up to the end, however it comes.
+async fn rest(stream: &mut TlsStream<TcpStream>) -> String {
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("the connection stays open");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+/// Waits until the gateway counts this many connections.
+async fn until_active(lab: &Lab, count: usize) {
+    let wanted = format!("portcullis_connections_active{{listener=\"edge\"}} {count}\n");
+    let reached = async {
+        while !lab.admin("/metrics").await.1.contains(&wanted) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached)
+        .await
+        .unwrap_or_else(|_| panic!("never {count} connections"));
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_cut() {
+    let lab = Config::x509()
+        .timeouts("handshake = \"200ms\"")
+        .start()
+        .await;
+    let mut silent = TcpStream::connect(lab.address()).await.unwrap();
+    let mut half = TcpStream::connect(lab.address()).await.unwrap();
+    // The header of a record whose content never follows.
+    half.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
+    for stream in [&mut silent, &mut half] {
+        let mut nothing = [0; 64];
+        let end = tokio::time::timeout(PATIENCE, stream.read(&mut nothing));
+        // An alert may precede the end.
+        let _ = end.await.expect("it stays open");
+    }
+    until_active(&lab, 0).await;
+    assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut() {
+    let lab = Config::x509().timeouts("header = \"200ms\"").start().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    let head = format!(
+        "GET /http/m HTTP/1.1\r\nHost: localhost\r\nX: {}",
+        "y".repeat(20_000)
+    );
+    let mut answer = [0; 64];
+    let mut sent = 0;
+    for byte in head.as_bytes() {
+        // Its end ends the trickle as well.
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        sent += 1;
+        if tokio::time::timeout(PACE, stream.read(&mut answer))
+            .await
+            .is_ok()
+        {
+            break;
+        }
+    }
+    assert!(sent < 1000, "{sent} bytes of a head were waited for");
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_head_that_stops_is_cut() {
+    let lab = Config::x509().timeouts("header = \"200ms\"").start().await;
+    for start in ["G", "GET /http/m HTTP/1.1\r\nHost: localhost\r\n"] {
+        let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        assert_eq!(rest(&mut stream).await, "", "{start}");
+    }
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_head_in_pieces_within_its_deadline_is_answered() {
+    let lab = Lab::x509().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    let head = "GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for byte in head.as_bytes() {
+        stream.write_all(&[*byte]).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let lab = Config::x509().timeouts("idle = \"200ms\"").start().await;
+    for protocol in HTTP {
+        let mut kept = lab.device().keep(protocol).await.unwrap();
+        assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
+        until_active(&lab, 0).await;
+        assert!(kept.get("/http/m", &[]).await.is_err());
+    }
+    // One that never asks for anything, too.
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    assert_eq!(rest(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_for_its_upstream_is_not_idle() {
+    let upstream = Scripted::start().await;
+    let lab = Config::x509()
+        .timeouts("idle = \"100ms\"\nheader = \"100ms\"\nstall = \"100ms\"")
+        .tables(&upstream.tables())
+        .start()
+        .await;
+    for protocol in HTTP {
+        let device = lab.device();
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            // Longer than all of the deadlines: another connection is idle until it is closed.
+            let mut idle = lab.device().connect(&["http/1.1"]).await.unwrap();
+            assert_eq!(rest(&mut idle).await, "");
+            let mut idle = lab.device().connect(&["http/1.1"]).await.unwrap();
+            assert_eq!(rest(&mut idle).await, "");
+            peer.say(OK).await;
+        };
+        let (answer, ()) = tokio::join!(device.send(protocol, "/raw/m", &[]), origin);
+        assert_eq!(answer.unwrap().body, "ok", "{protocol:?}");
+    }
+}
+
+const UPLOAD: &str = "POST /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                      Content-Length: 10\r\n\r\n";
+
+#[tokio::test]
+async fn a_body_that_stops_is_cut() {
+    let lab = Config::x509().timeouts("stall = \"200ms\"").start().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    stream.write_all(UPLOAD.as_bytes()).await.unwrap();
+    stream.write_all(b"half").await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer}"
+    );
+    assert!(lab.origin.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_upload_within_its_deadlines_passes() {
+    let lab = Config::x509()
+        .timeouts("stall = \"400ms\"\nheader = \"100ms\"\nidle = \"100ms\"")
+        .route("response_timeout = \"100ms\"")
+        .start()
+        .await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    stream.write_all(UPLOAD.as_bytes()).await.unwrap();
+    let mut pace = tokio::time::interval(Duration::from_millis(60));
+    for _ in 0..10 {
+        pace.tick().await;
+        stream.write_all(b"x").await.unwrap();
+    }
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(lab.origin.only_request().body, "xxxxxxxxxx");
+}
+
+/// More than the buffers between an origin and a client hold.
+const HUGE: &str = "/http/bytes/100000000";
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_cut() {
+    let lab = Config::x509().timeouts("stall = \"200ms\"").start().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    let request = format!("GET {HUGE} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    until_active(&lab, 1).await;
+    until_active(&lab, 0).await;
+    assert!(rest(&mut stream).await.len() < 100_000_000);
+}
+
+#[tokio::test]
+async fn an_http2_client_that_does_not_read_its_answer_is_cut() {
+    let lab = Config::x509().timeouts("stall = \"200ms\"").start().await;
+    let mut kept = lab.device().keep(Protocol::Http2).await.unwrap();
+    let answer = kept.begin(Method::GET, HUGE, &[], whole("")).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    until_active(&lab, 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_its_answer_gets_all_of_it() {
+    let lab = Config::x509().timeouts("stall = \"200ms\"").start().await;
+    for protocol in HTTP {
+        let answer = lab.device().send(protocol, HUGE, &[]).await.unwrap();
+        assert_eq!(answer.body.len(), 100_000_000);
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_one_to_leave() {
+    for _ in 0..8 {
+        let lab = Config::x509().limits("connections = 2").start().await;
+        let device = lab.device();
+        let open = || tokio::time::timeout(PATIENCE, device.keep(Protocol::Http1));
+        let mut first = open().await.expect("the first waits").unwrap();
+        let mut second = open().await.expect("the second waits").unwrap();
+        let third = device.clone();
+        let third: JoinHandle<_> =
+            tokio::spawn(async move { third.keep(Protocol::Http1).await.unwrap() });
+        for kept in [&mut first, &mut second] {
+            assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
+        }
+        assert!(!third.is_finished());
+        until_active(&lab, 2).await;
+        drop(second);
+        let mut third = tokio::time::timeout(PATIENCE, third)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(third.get("/http/m", &[]).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_streams_of_a_connection_wait() {
+    let upstream = Scripted::start().await;
+    let lab = Config::x509()
+        .limits("streams = 2")
+        .tables(&upstream.tables())
+        .start()
+        .await;
+    let kept = lab.device().keep(Protocol::Http2).await.unwrap();
+    // Otherwise the client has not heard of the limit yet.
+    assert_eq!(kept.share().get("/http/m", &[]).await.unwrap().status, 200);
+    let asking = (0..3).map(|_| {
+        let mut kept = kept.share();
+        async move { kept.get("/raw/m", &[]).await.unwrap().status }
+    });
+    let origin = async {
+        let mut peers = [upstream.accept().await, upstream.accept().await];
+        for peer in &mut peers {
+            peer.head().await;
+        }
+        // A third request would have come over a third connection.
+        peers[0].say(OK).await;
+        peers[0].head().await;
+        peers[0].say(OK).await;
+        peers[1].say(OK).await;
+    };
+    let (statuses, ()) = tokio::join!(join_all(asking), origin);
+    assert_eq!(statuses, [200, 200, 200]);
+}
+
+/// HTTP/2 by hand (RFC 9113 §4.1), for what no library would send.
+struct Frames(Vec<u8>);
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+impl Frames {
+    fn new() -> Self {
+        Self(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()).add(SETTINGS, 0, 0, &[])
+    }
+
+    fn add(mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        self.0.extend_from_slice(&length[1..]);
+        self.0.extend_from_slice(&[kind, flags]);
+        self.0.extend_from_slice(&stream.to_be_bytes());
+        self.0.extend_from_slice(payload);
+        self
+    }
+}
+
+/// GET of `path` at localhost, over HTTPS (RFC 7541 §6.2.2, Appendix A).
+fn head(path: &str) -> Vec<u8> {
+    let literal = |index: u8, text: &str| {
+        let length = u8::try_from(text.len()).unwrap();
+        [&[index, length], text.as_bytes()].concat()
+    };
+    [vec![0x82, 0x87], literal(4, path), literal(1, "localhost")].concat()
+}
+
+/// Sends frames and reads until one of `kind` comes, whose payload it returns with its stream.
+async fn until_frame(lab: &Lab, frames: Frames, kind: u8) -> (u32, Vec<u8>) {
+    let stream = lab.device().connect(&["h2"]).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // The gateway may have closed before it has read all of it.
+    let writing = tokio::spawn(async move {
+        let _ = writer.write_all(&frames.0).await;
+        let _ = writer.flush().await;
+        writer
+    });
+    let reading = async {
+        loop {
+            let mut header = [0; 9];
+            reader.read_exact(&mut header).await.unwrap();
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+            let mut payload = vec![0; length as usize];
+            reader.read_exact(&mut payload).await.unwrap();
+            let number = [header[5], header[6], header[7], header[8]];
+            if header[3] == kind {
+                return (u32::from_be_bytes(number), payload);
+            }
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("no such frame");
+    drop(writing.await);
+    found
+}
+
+fn code(payload: &[u8]) -> u32 {
+    u32::from_be_bytes(payload[payload.len().min(8) - 4..][..4].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_request_by_hand_is_answered() {
+    let lab = Lab::x509().await;
+    let frames = Frames::new().add(HEADERS, END_HEADERS | END_STREAM, 1, &head("/http/m"));
+    assert_eq!(until_frame(&lab, frames, DATA).await, (1, b"ok".to_vec()));
+}
+
+#[tokio::test]
+async fn a_client_that_ignores_the_limit_on_streams_is_refused() {
+    const REFUSED_STREAM: u32 = 7;
+    let lab = Config::x509().limits("streams = 2").start().await;
+    let mut frames = Frames::new();
+    for stream in [1, 3, 5] {
+        let flags = END_HEADERS | END_STREAM;
+        frames = frames.add(HEADERS, flags, stream, &head("/http/silent"));
+    }
+    let (stream, payload) = until_frame(&lab, frames, RST_STREAM).await;
+    assert_eq!((stream, code(&payload)), (5, REFUSED_STREAM));
+}
+
+#[tokio::test]
+async fn a_client_that_opens_and_resets_streams_without_end_is_sent_away() {
+    let lab = Lab::x509().await;
+    let mut frames = Frames::new();
+    for number in 0..2000 {
+        let stream = number * 2 + 1;
+        frames = frames
+            .add(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                stream,
+                &head("/http/silent"),
+            )
+            .add(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+    }
+    let (_, payload) = until_frame(&lab, frames, GOAWAY).await;
+    assert_ne!(code(&payload), 0);
+    assert!(lab.origin.requests().len() < 1000);
+}
+
+#[tokio::test]
+async fn a_head_continued_without_end_is_refused() {
+    let lab = Lab::x509().await;
+    let mut frames = Frames::new().add(HEADERS, END_STREAM, 1, &head("/http/m"));
+    for _ in 0..2000 {
+        // A field of one letter and 100 bytes.
+        let field = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat();
+        frames = frames.add(CONTINUATION, 0, 1, &field.repeat(10));
+    }
+    let (_, payload) = until_frame(&lab, frames, GOAWAY).await;
+    assert_ne!(code(&payload), 0);
+    lab.origin.assert_untouched();
+}

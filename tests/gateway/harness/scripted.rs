@@ -1,0 +1,76 @@
+//! An origin that says, byte for byte, what a test tells it to.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A listening origin without a will of its own.
+pub struct Scripted {
+    pub address: SocketAddr,
+    listener: TcpListener,
+}
+
+/// One connection of the gateway to it.
+pub struct Peer {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Scripted {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener,
+        }
+    }
+
+    /// An upstream of this origin and the route `/raw/` to it.
+    pub fn tables(&self) -> String {
+        tables(self.address)
+    }
+
+    /// The next connection of the gateway.
+    pub async fn accept(&self) -> Peer {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        Peer {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+}
+
+/// An upstream at `address` and the route `/raw/` to it.
+pub fn tables(address: SocketAddr) -> String {
+    format!(
+        "[upstreams.raw]\nservers = [\"{address}\"]\n\
+         [routes.raw]\npath = \"/raw/\"\nupstream = \"raw\"\n"
+    )
+}
+
+impl Peer {
+    /// The next head, in lower case; panics if the gateway closes before its end.
+    pub async fn head(&mut self) -> String {
+        loop {
+            if let Some(at) = self.unread.windows(4).position(|end| end == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..at + 4).collect();
+                return String::from_utf8(head).unwrap().to_ascii_lowercase();
+            }
+            let read = self.stream.read_buf(&mut self.unread).await.unwrap();
+            assert_ne!(read, 0, "the gateway has closed");
+        }
+    }
+
+    /// Sends these bytes.
+    pub async fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Waits until the gateway closes; panics if it says anything.
+    pub async fn closed(mut self) {
+        // A reset is an end as well.
+        let read = self.stream.read_buf(&mut self.unread).await.unwrap_or(0);
+        assert_eq!((read, self.unread.len()), (0, 0));
+    }
+}

@@ -1,0 +1,184 @@
+//! Nothing that the gateway prints, counts or answers holds a secret, not even at its most talkative.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use rcgen::DnType;
+use tokio::net::TcpListener;
+
+use crate::harness::ca::{device, name};
+use crate::harness::client::EVERY_PROTOCOL;
+use crate::harness::lab::SECRET;
+use crate::harness::process::Running;
+use crate::harness::scripted::tables;
+use crate::harness::{Authority, Client, Protocol, Site};
+
+/// A secret of somebody else, which is wrong beside [`SECRET`].
+const OTHER: &str = "5ec4e7a0-0000-4000-8000-5ec4e7a05ec4";
+
+fn basic(secret: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("anybody:{secret}")))
+}
+
+/// The secrets, and what they look like encoded.
+fn forbidden() -> Vec<String> {
+    let mut forms = Vec::new();
+    for secret in [SECRET, OTHER] {
+        let pair = format!("anybody:{secret}");
+        forms.push(secret.to_owned());
+        forms.push(secret.to_uppercase());
+        forms.push(secret.replace('-', "%2D"));
+        for text in [secret, &pair, &format!("Client {secret}")] {
+            forms.push(STANDARD_NO_PAD.encode(text));
+            forms.push(URL_SAFE_NO_PAD.encode(text));
+        }
+        // A part is enough to find the rest.
+        forms.push(secret[..18].to_owned());
+        forms.push(secret[18..].to_owned());
+    }
+    forms
+}
+
+fn assert_secret_free(what: &str, text: &str) {
+    for form in forbidden() {
+        assert!(!text.contains(&form), "{what} holds {form}");
+    }
+}
+
+/// Sends the secret in every place by every protocol; whatever comes back must not hold it.
+async fn present_everywhere(client: &Client, secret: &str) {
+    let encoded = secret.replace('-', "%2D");
+    for protocol in EVERY_PROTOCOL {
+        let prefix = match protocol {
+            Protocol::Http1 | Protocol::Http2 => "/http",
+            Protocol::WebSocket => "/ws",
+        };
+        for path in [
+            format!("{prefix}/m"),
+            format!("{prefix}/m?authorization={secret}"),
+            format!("{prefix}/m?authorization={encoded}&x=1"),
+            format!("{prefix}/m?authorization=Client%20{secret};y"),
+            format!("{prefix}/silent?authorization={secret}"),
+            format!("/raw/m?authorization={secret}"),
+            format!("/nowhere?authorization={secret}"),
+            format!("{prefix}/%00?authorization={secret}"),
+        ] {
+            for value in [
+                secret.to_owned(),
+                format!("Client {secret}"),
+                format!("Bearer {secret}"),
+                basic(secret),
+            ] {
+                let fields = [
+                    ("authorization", value.as_str()),
+                    ("x-client-secret", secret),
+                ];
+                // What the origin does with it is not the question here.
+                if let Ok(answer) = client.send(protocol, &path, &fields).await {
+                    assert_secret_free("a body", &String::from_utf8_lossy(&answer.body));
+                    assert_secret_free("a head", &format!("{:?}", answer.headers));
+                }
+            }
+        }
+    }
+}
+
+/// Bytes that make the parsers complain about what they have read.
+async fn complain(client: &Client) {
+    for bytes in [
+        format!("GET /http/m?authorization={SECRET} HTTP/1.1\r\n\r\n"),
+        format!(
+            "GET /http/m HTTP/1.1\r\nHost: localhost\r\nAuthorization: Client {SECRET}\nX: y\r\n\r\n"
+        ),
+        format!("GET /http/m HTTP/1.1\r\nHost: localhost\r\nAuthorization : {SECRET}\r\n\r\n"),
+        format!("GET /http/m HTTP/1.1\r\nHost: {SECRET}@localhost\r\n\r\n"),
+        format!("{SECRET}\r\n\r\n"),
+    ] {
+        if let Ok(answer) = client.raw(bytes.as_bytes()).await {
+            assert_secret_free("an answer", &answer);
+        }
+    }
+}
+
+async fn everything_it_has_said(gateway: Running<'_>) {
+    let (_, metrics) = gateway.admin("/metrics").await;
+    assert_secret_free("/metrics", &metrics);
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    // Otherwise there was nothing to look through.
+    assert!(ended.stderr.contains("\"connected\""), "{}", ended.stderr);
+    assert!(ended.stdout.lines().count() > 50, "{}", ended.stdout);
+    assert_secret_free("standard output", &ended.stdout);
+    assert_secret_free("standard error", &ended.stderr);
+}
+
+async fn talkative_site(top: &str) -> Site {
+    let site = Site::new().await;
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = port.local_addr().unwrap();
+    drop(port);
+    let top = format!("{top}\ndrain_timeout = \"1s\"");
+    let log = "[log]\nlevel = \"trace\"\n[routes.silent]\npath = \"/http/silent\"\n\
+               upstream = \"origin\"\nstrip_prefix = false\nresponse_timeout = \"20ms\"\n";
+    site.configure(&top, &format!("{log}{}", tables(nobody)));
+    site
+}
+
+#[tokio::test]
+async fn no_secret_is_told_where_certificates_decide() {
+    let site = talkative_site("").await;
+    let gateway = site.run(&[]).await;
+    present_everywhere(&gateway.device(), SECRET).await;
+    present_everywhere(&gateway.device(), OTHER).await;
+    complain(&gateway.device()).await;
+    let mut two_names = device(SECRET);
+    // rcgen keeps one value of each type; by its number the second common name is another type.
+    let second_name = DnType::CustomDnType(vec![2, 5, 4, 3]);
+    two_names.distinguished_name = name(&[(DnType::CommonName, SECRET), (second_name, OTHER)]);
+    let mut not_yet = device(SECRET);
+    not_yet.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    not_yet.not_after = rcgen::date_time_ymd(2091, 1, 1);
+    for identity in [
+        Authority::new("Fleet CA").device(SECRET),
+        site.authority.issue(not_yet),
+        site.authority.issue(two_names),
+        site.authority.device(&format!("{SECRET} ")),
+    ] {
+        let client = gateway.client(Some(identity));
+        if let Ok(answer) = client.get("/http/m").await {
+            assert_eq!(answer.status, 403);
+            assert_secret_free("a body", &String::from_utf8_lossy(&answer.body));
+        }
+    }
+    everything_it_has_said(gateway).await;
+}
+
+#[tokio::test]
+async fn no_secret_is_told_where_keys_decide() {
+    let site = talkative_site("auth = \"key\"").await;
+    let gateway = site.run(&[]).await;
+    let client = gateway.client(None);
+    present_everywhere(&client, SECRET).await;
+    complain(&client).await;
+    for protocol in EVERY_PROTOCOL {
+        let fields = [("authorization", SECRET), ("authorization", OTHER)];
+        let answer = client.send(protocol, "/http/m", &fields).await.unwrap();
+        assert_eq!(answer.status, 403);
+        assert_secret_free("a body", &String::from_utf8_lossy(&answer.body));
+    }
+    everything_it_has_said(gateway).await;
+}
+
+#[tokio::test]
+async fn no_secret_is_told_by_a_configuration_that_is_wrong() {
+    let site = Site::new().await;
+    site.write(
+        "config.toml",
+        &format!("auth = \"x509\"\nsecret = \"{SECRET}\"\n"),
+    );
+    let ended = site
+        .start("check", &[("PORTCULLIS_SECRET", OTHER)])
+        .end()
+        .await;
+    assert_eq!(ended.code, Some(78));
+    assert_secret_free("standard error", &ended.stderr);
+}
