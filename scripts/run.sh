@@ -40,7 +40,8 @@ done
 secret=$(openssl x509 -in certs/client.crt -noout -subject -nameopt multiline,utf8,-esc_msb | sed -n 's/^ *commonName *= //p')
 cat <<TEXT
 
-Portcullis listens on https://localhost:8443, its admin listener on http://127.0.0.1:9900.
+Portcullis listens on https://localhost:8443 (HTTPS, WSS, MQTT over WSS at /mqtt) and on port 8883
+(MQTTS), its admin listener on http://127.0.0.1:9900.
 The device's certificate is certs/client.crt; its CN is the client secret, $secret.
 
 Publish (the certificate is enough):
@@ -62,6 +63,12 @@ Receive what is published, over a WebSocket (npm install --prefix tests/clients,
     const ws = new WebSocket("wss://localhost:8443/ws/m/home/c/meter",
       { cert: fs.readFileSync("certs/client.crt"), key: fs.readFileSync("certs/client.key") });
     ws.on("message", data => console.log(String(data)));'
+
+Receive it and publish over MQTT (Debian: mosquitto-clients); -P may be left out:
+  mosquitto_sub -h localhost -p 8883 --cafile certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+    -u meter -P $secret -t m/home/c/meter
+  mosquitto_pub -h localhost -p 8883 --cafile certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+    -u meter -P $secret -t m/home/c/meter -m '[{"n":"voltage","u":"V","v":120.1}]'
 
 Health and numbers:
   curl -sS http://127.0.0.1:9900/readyz; curl -sS http://127.0.0.1:9900/metrics

@@ -14,16 +14,18 @@ use std::{io, thread};
 use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Connection, ConnectionId, Gate, Handshake, Mode};
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{ListenerSettings, Settings};
+use crate::config::{ListenerSettings, Service, Settings};
+use crate::credential::Presented;
 use crate::http::{self, Edge, Protocol, Rules};
-use crate::listener::{self, Arrival, Lifecycle};
+use crate::listener::{self, Arrival, Lifecycle, Remote};
+use crate::mqtt;
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, HandshakeResult, ListenerMetrics, Metrics};
 use crate::tls::{
@@ -73,7 +75,7 @@ pub struct Gateway {
 /// What all workers share.
 #[derive(Debug)]
 struct Shared {
-    listeners: Vec<LiveListener>,
+    listeners: Vec<Arc<LiveListener>>,
     live: ArcSwap<Live>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -88,7 +90,8 @@ struct Shared {
 #[derive(Debug)]
 struct LiveListener {
     settings: ListenerSettings,
-    terminator: Arc<Terminator>,
+    /// `None` without TLS.
+    terminator: Option<Arc<Terminator>>,
     metrics: ListenerMetrics,
 }
 
@@ -173,8 +176,10 @@ impl Gateway {
     }
 
     fn replace(&self, settings: Settings) -> Result<(), StartError> {
-        let same = |(known, new): (&LiveListener, &ListenerSettings)| {
-            known.settings.name == new.name && known.settings.address == new.address
+        let same = |(known, new): (&Arc<LiveListener>, &ListenerSettings)| {
+            known.settings.name == new.name
+                && known.settings.address == new.address
+                && known.settings.tls.is_some() == new.tls.is_some()
         };
         let listeners = &self.shared.listeners;
         let unchanged = listeners.len() == settings.listeners.len()
@@ -185,7 +190,9 @@ impl Gateway {
         let policies = load_policies(&settings, &self.shared.clock)?;
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
-            listener.terminator.replace(policies);
+            if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
+                terminator.replace(policies);
+            }
         }
         let former = self
             .shared
@@ -322,7 +329,8 @@ impl Worker {
         listener::accept_loop(&listener, &self.shared.permits, lifecycle.draining(), serve).await;
     }
 
-    /// One connection, from its first to its last byte.
+    /// One connection up to the end of its handshake; what comes then is a task of its own, so that
+    /// the handshake's state does not stay for as long as the connection lives.
     async fn serve(self: Arc<Self>, index: usize, arrival: Arrival) {
         // Before the rules are looked up, or a reload in between would never be heard of.
         let lifecycle = self.shared.lifecycle.subscribe();
@@ -330,16 +338,37 @@ impl Worker {
         else {
             return;
         };
-        let _counted = Counted::new(&listener.metrics);
-        let accepted = match listener.terminator.accept(arrival.stream).await {
+        let counted = Counted::new(listener);
+        let service = self.service(index);
+        let Arrival {
+            stream,
+            remote,
+            permit,
+        } = arrival;
+        let id = ConnectionId::next(&self.shared.connection_ids);
+        let Some(terminator) = &listener.terminator else {
+            let connection = Connection::new(id, remote, None);
+            let speaker = Speaker {
+                connection,
+                edge,
+                service,
+                permit,
+                lifecycle,
+                counted,
+            };
+            self.shared
+                .tasks
+                .spawn(speaker.speak(stream, Protocol::Http1));
+            return;
+        };
+        let accepted = match terminator.accept(stream).await {
             Ok(accepted) => accepted,
-            Err(error) => return report_handshake(listener, arrival.remote, &error),
+            Err(error) => return report_handshake(listener, remote, &error),
         };
         listener.metrics.handshake(match accepted.kind {
             Resumed::No => HandshakeResult::Full,
             Resumed::Yes => HandshakeResult::Resumed,
         });
-        let id = ConnectionId::next(&self.shared.connection_ids);
         let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
@@ -351,25 +380,37 @@ impl Worker {
             policies,
             ..
         } = accepted;
-        let handshake = Handshake {
-            peer,
-            policy,
-            policies,
-        };
-        let connection = Connection::new(id, arrival.remote, Some(handshake));
+        let connection = Connection::new(
+            id,
+            remote,
+            Some(Handshake {
+                peer,
+                policy,
+                policies,
+            }),
+        );
         tracing::debug!(
-            connection = %id, remote = %arrival.remote, listener = listener.settings.name,
+            connection = %id, %remote, listener = listener.settings.name,
             cert_fp_sha256 = connection.fingerprint(), "connected"
         );
-        http::serve(
-            stream,
-            protocol,
-            edge,
+        let speaker = Speaker {
             connection,
-            arrival.permit,
+            edge,
+            service,
+            permit,
             lifecycle,
-        )
-        .await;
+            counted,
+        };
+        self.shared.tasks.spawn(speaker.speak(stream, protocol));
+    }
+
+    /// What is spoken on a listener, under the settings in force.
+    fn service(&self, index: usize) -> Service {
+        let live = self.shared.live.load();
+        live.settings
+            .listeners
+            .get(index)
+            .map_or(Service::Http, |listener| listener.service)
     }
 
     /// This worker's edge for a listener, under the settings in force.
@@ -398,11 +439,12 @@ impl Worker {
             .cloned()
             .map(Upstream::new)
             .collect();
-        let edge = |(rules, listener): (&Arc<Rules>, &LiveListener)| {
+        let edge = |(rules, listener): (&Arc<Rules>, &Arc<LiveListener>)| {
             Arc::new(Edge {
                 rules: Arc::clone(rules),
                 upstreams: Arc::clone(&upstreams),
-                terminator: Arc::clone(&listener.terminator),
+                mqtt: self.build_mqtt(live, listener),
+                terminator: listener.terminator.clone(),
                 clock: Arc::clone(&shared.clock),
                 metrics: Arc::clone(&shared.metrics),
                 routed: live
@@ -418,22 +460,71 @@ impl Worker {
         };
         live.rules.iter().zip(&shared.listeners).map(edge).collect()
     }
-}
 
-/// Counts a connection from its acceptance to its end, tunnels apart.
-struct Counted<'a>(&'a ListenerMetrics);
-
-impl<'a> Counted<'a> {
-    fn new(metrics: &'a ListenerMetrics) -> Self {
-        metrics.accepted.inc();
-        metrics.active.inc();
-        Self(metrics)
+    fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
+        mqtt::Edge {
+            gate: Gate::new(live.settings.mode),
+            settings: live.settings.mqtt.clone(),
+            drain_timeout: live.settings.drain_timeout,
+            terminator: listener.terminator.clone(),
+            clock: Arc::clone(&self.shared.clock),
+            metrics: Arc::clone(&self.shared.metrics),
+        }
     }
 }
 
-impl Drop for Counted<'_> {
+/// A connection that is ready to speak its protocol.
+struct Speaker {
+    connection: Connection,
+    edge: Arc<Edge>,
+    service: Service,
+    permit: OwnedSemaphorePermit,
+    lifecycle: Remote,
+    counted: Counted,
+}
+
+impl Speaker {
+    async fn speak<IO>(self, io: IO, protocol: Protocol)
+    where
+        IO: mqtt::Transport + Send + 'static,
+    {
+        let Self {
+            connection,
+            edge,
+            service,
+            permit,
+            lifecycle,
+            counted,
+        } = self;
+        match service {
+            Service::Http => http::serve(io, protocol, edge, connection, permit, lifecycle).await,
+            Service::Mqtt(upstream) => {
+                if let Some(upstream) = edge.upstreams.get(upstream) {
+                    let nothing = Presented::nothing();
+                    let servers = upstream.servers();
+                    mqtt::serve(io, &connection, &edge.mqtt, servers, nothing, lifecycle).await;
+                }
+                drop(permit);
+            }
+        }
+        drop(counted);
+    }
+}
+
+/// Counts a connection from its acceptance to its end, tunnels apart.
+struct Counted(Arc<LiveListener>);
+
+impl Counted {
+    fn new(listener: &Arc<LiveListener>) -> Self {
+        listener.metrics.accepted.inc();
+        listener.metrics.active.inc();
+        Self(Arc::clone(listener))
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.active.dec();
+        self.0.metrics.active.dec();
     }
 }
 
@@ -444,9 +535,10 @@ impl Drop for Counted<'_> {
 pub fn load_policies(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
-) -> Result<Vec<Policies>, StartError> {
+) -> Result<Vec<Option<Policies>>, StartError> {
     let load = |listener: &ListenerSettings| {
-        Policies::load(&listener.tls, clock).map_err(|source| StartError::Tls {
+        let policies = listener.tls.as_ref().map(|tls| Policies::load(tls, clock));
+        policies.transpose().map_err(|source| StartError::Tls {
             listener: listener.name.clone(),
             source: Box::new(source),
         })
@@ -456,18 +548,23 @@ pub fn load_policies(
 
 fn live_listeners(
     settings: &Settings,
-    policies: Vec<Policies>,
+    policies: Vec<Option<Policies>>,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Vec<LiveListener> {
-    let live = |(listener, policies): (&ListenerSettings, Policies)| LiveListener {
-        terminator: Arc::new(Terminator::new(
+) -> Vec<Arc<LiveListener>> {
+    let terminator = |policies| {
+        Arc::new(Terminator::new(
             policies,
             settings.handshake_timeout,
             Arc::clone(clock),
-        )),
-        metrics: metrics.for_listener(&listener.name),
-        settings: listener.clone(),
+        ))
+    };
+    let live = |(listener, policies): (&ListenerSettings, Option<Policies>)| {
+        Arc::new(LiveListener {
+            terminator: policies.map(terminator),
+            metrics: metrics.for_listener(&listener.name),
+            settings: listener.clone(),
+        })
     };
     settings.listeners.iter().zip(policies).map(live).collect()
 }
@@ -523,7 +620,8 @@ fn warn_of_readable_secrets(settings: &Settings) {
         && settings
             .listeners
             .iter()
-            .flat_map(|listener| &listener.tls.policies)
+            .filter_map(|listener| listener.tls.as_ref())
+            .flat_map(|tls| &tls.policies)
             .any(|policy| {
                 policy.min_version == MinVersion::Tls12 && policy.client_auth != ClientAuth::Off
             });

@@ -14,6 +14,16 @@ fn shipped() -> String {
 const NEEDED: &str = r#"
     [listeners.edge]
     address = "0.0.0.0:8443"
+    [listeners.mqtts]
+    address = "0.0.0.0:8883"
+    protocol = "mqtts"
+    upstream = "mqtt"
+    [upstreams.mqtt]
+    servers = ["127.0.0.1:1883"]
+    [routes.mqtt]
+    path = "/mqtt"
+    protocol = "mqtt"
+    upstream = "mqtt"
     [upstreams.http]
     servers = ["127.0.0.1:8008"]
     [upstreams.ws]
@@ -102,7 +112,7 @@ fn the_examples_of_the_manual_are_valid() {
     let text = uncommented(&shipped());
     assert_ne!(text, shipped());
     let settings = desk.load(&text, &[]).unwrap();
-    assert_eq!(settings.listeners[0].tls.policies.len(), 2);
+    assert_eq!(settings.listeners[0].tls.as_ref().unwrap().policies.len(), 2);
 }
 
 /// The names that the code reads, told by the calls that read them.

@@ -23,6 +23,7 @@ const ROWS: &[&[&str]] = &[
 const ARROWS: &[(&str, &str)] = &[
     ("http", "websocket"),
     ("http", "mqtt"),
+    ("mqtt", "websocket"),
     ("cli", "gateway"),
     ("main", "cli"),
 ];

@@ -19,6 +19,12 @@ impl ConnectionId {
     pub fn next(counter: &AtomicU64) -> Self {
         Self(counter.fetch_add(1, Ordering::Relaxed))
     }
+
+    /// It as a number.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for ConnectionId {

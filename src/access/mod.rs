@@ -60,6 +60,24 @@ impl Gate {
         };
         Ok(Admission::new(credential))
     }
+
+    /// Whether a client may go on to present its secret by other means, as one does that opens a
+    /// WebSocket to speak MQTT. What it has presented so far must not stand against it.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn admit_to_present(
+        &self,
+        connection: &Connection,
+        presented: &Presented,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        match self.mode {
+            Mode::Certificate => by_certificate(connection, presented, now).map(drop),
+            Mode::Key if presented.claims().is_empty() => Ok(()),
+            Mode::Key => by_key(presented).map(drop),
+        }
+    }
 }
 
 fn by_certificate<'a>(
@@ -119,6 +137,7 @@ impl std::fmt::Display for Source {
         f.write_str(match self {
             Self::Header => "the Authorization header",
             Self::Query => "the authorization query parameter",
+            Self::Password => "the password",
         })
     }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use super::document::{Document, Environment, Problem, Section};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
-use super::{ListenerSettings, Settings};
+use super::{ListenerSettings, Service, Settings};
 use crate::access::Mode;
 use crate::host::HostPattern;
 use crate::http::Limits;
-use crate::route::{PathMatch, Requirement, Route, normalise};
+use crate::mqtt::{self, MissingPassword};
+use crate::route::{PathMatch, Protocol, Requirement, Route, normalise};
 use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
 use crate::upstream;
@@ -42,6 +43,28 @@ const LEVELS: &[(&str, Level)] = &[
 const FORMATS: &[(&str, Format)] = &[("json", Format::Json), ("text", Format::Text)];
 const REQUIREMENTS: &[(&str, Requirement)] =
     &[("client", Requirement::Client), ("none", Requirement::None)];
+
+const ROUTE_PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
+const MISSING_PASSWORD: &[(&str, MissingPassword)] = &[
+    ("fill", MissingPassword::Fill),
+    ("refuse", MissingPassword::Refuse),
+];
+
+/// What a listener speaks, with TLS or without.
+#[derive(Debug, Clone, Copy)]
+enum ListenerProtocol {
+    Https,
+    Mqtts,
+    Http,
+    Mqtt,
+}
+
+const LISTENER_PROTOCOLS: &[(&str, ListenerProtocol)] = &[
+    ("https", ListenerProtocol::Https),
+    ("mqtts", ListenerProtocol::Mqtts),
+    ("http", ListenerProtocol::Http),
+    ("mqtt", ListenerProtocol::Mqtt),
+];
 
 /// How a route's `path` is compared.
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +104,9 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let log = log(root.section("log"));
     let (limits, max_connections, handshake_timeout) = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
-    let listeners = listeners(root, &tls, mode);
+    let mqtt = mqtt(root.section("mqtt"));
     let upstreams = upstreams(root);
+    let listeners = listeners(root, &tls, &upstreams, mode);
     let routes = routes(root, &listeners, &upstreams);
     Settings {
         mode,
@@ -97,6 +121,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         limits,
         max_connections,
         handshake_timeout,
+        mqtt,
         listeners,
         upstreams,
         routes,
@@ -264,14 +289,45 @@ fn client_auth(section: &Section<'_, '_>, inherited: ClientAuth, mode: Mode) -> 
     value
 }
 
-fn listeners(root: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> Vec<ListenerSettings> {
+fn mqtt(section: Section<'_, '_>) -> mqtt::Settings {
+    /// What MQTT itself allows: four bytes of length, and the fixed header.
+    const MOST: u64 = 268_435_455 + 5;
+    let bytes = |name, default: u64| {
+        let amount = section.read(name, default, |raw| match size(raw)? {
+            amount @ 1..=MOST => Ok(amount),
+            _ => Err(format!("must be from 1B to {MOST}B")),
+        });
+        u32::try_from(amount).unwrap_or(u32::MAX)
+    };
+    let settings = mqtt::Settings {
+        connect_timeout: section.read("connect_timeout", 10 * SECOND, duration),
+        max_connect: bytes("max_connect", 64 << 10),
+        max_packet: bytes("max_packet", MOST),
+        missing_password: section.read(
+            "missing_password",
+            MissingPassword::Fill,
+            one_of(MISSING_PASSWORD),
+        ),
+        enhanced_auth: section.read("enhanced_auth", false, boolean),
+        reason_strings: section.read("reason_strings", false, boolean),
+        server_reference: section.read_optional("server_reference", text),
+        bridges: section.read("bridges", false, boolean),
+    };
+    section.finish();
+    settings
+}
+
+fn listeners(
+    root: &Section<'_, '_>,
+    tls: &TlsPolicies,
+    upstreams: &[Arc<upstream::Settings>],
+    mode: Mode,
+) -> Vec<ListenerSettings> {
     let all = root.section("listeners");
     let mut listeners = Vec::new();
     for (name, section) in all.named_sections() {
-        let address = section.read_required("address", parsed);
-        let tls = listener_tls(&section, tls, mode);
+        listeners.extend(listener(&section, name, tls, upstreams, mode));
         section.finish();
-        listeners.extend(address.map(|address| ListenerSettings { name, address, tls }));
     }
     all.finish();
     if listeners.is_empty() {
@@ -281,8 +337,54 @@ fn listeners(root: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> Vec<Liste
     listeners
 }
 
+fn listener(
+    section: &Section<'_, '_>,
+    name: String,
+    tls: &TlsPolicies,
+    upstreams: &[Arc<upstream::Settings>],
+    mode: Mode,
+) -> Option<ListenerSettings> {
+    let address = section.read_required("address", parsed);
+    let protocol = section.read(
+        "protocol",
+        ListenerProtocol::Https,
+        one_of(LISTENER_PROTOCOLS),
+    );
+    let tls = match protocol {
+        ListenerProtocol::Https => Some(listener_tls(section, tls, mode, &["h2", "http/1.1"])),
+        ListenerProtocol::Mqtts => Some(listener_tls(section, tls, mode, &["mqtt"])),
+        ListenerProtocol::Http => None,
+        ListenerProtocol::Mqtt => {
+            if mode == Mode::Certificate {
+                let message = "is \"mqtt\", without TLS, where no client shows a certificate: with \
+                               auth = \"x509\" it would refuse everybody";
+                section.problem("protocol", message);
+            }
+            None
+        }
+    };
+    let service = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => Service::Http,
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
+            let known = |raw| known_upstream(&text(raw)?, upstreams);
+            Service::Mqtt(section.read_required("upstream", known)?)
+        }
+    };
+    Some(ListenerSettings {
+        name,
+        address: address?,
+        tls,
+        service,
+    })
+}
+
 /// A listener's policies: all of them, with its own default in front.
-fn listener_tls(section: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> tls::Settings {
+fn listener_tls(
+    section: &Section<'_, '_>,
+    tls: &TlsPolicies,
+    mode: Mode,
+    alpn: &'static [&'static str],
+) -> tls::Settings {
     let mut policies = tls.policies.clone();
     let chosen = section.read("default_policy", 0, |raw| {
         let name = text(raw)?;
@@ -300,6 +402,7 @@ fn listener_tls(section: &Section<'_, '_>, tls: &TlsPolicies, mode: Mode) -> tls
     tls::Settings {
         policies,
         without_server_name,
+        alpn,
     }
 }
 
@@ -316,11 +419,8 @@ fn refuse_unused_policies(
         .filter(|policy| policy.server_names.is_empty())
     {
         let is_default = |listener: &ListenerSettings| {
-            listener
-                .tls
-                .policies
-                .first()
-                .is_some_and(|first| first.name == policy.name)
+            let first = listener.tls.as_ref().and_then(|tls| tls.policies.first());
+            first.is_some_and(|first| first.name == policy.name)
         };
         if !listeners.iter().any(is_default) {
             let key = format!("policies.{}", policy.name);
@@ -423,6 +523,7 @@ fn route(
             (MatchKind::Prefix, path) => PathMatch::Prefix(path),
             (MatchKind::Exact, path) => PathMatch::Exact(path),
         },
+        protocol: section.read("protocol", Protocol::Http, one_of(ROUTE_PROTOCOLS)),
         strip_prefix: section.read("strip_prefix", false, boolean),
         requirement: section.read("credential", Requirement::Client, one_of(REQUIREMENTS)),
         upstream: upstream.unwrap_or_default(),
@@ -431,6 +532,9 @@ fn route(
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
     };
+    if route.protocol == Protocol::Mqtt && route.requirement == Requirement::None {
+        section.problem("credential", "must be \"client\" where protocol = \"mqtt\"");
+    }
     path.and(upstream).map(|_| route)
 }
 

@@ -19,7 +19,7 @@ use crate::access::Mode;
 use crate::http::Limits;
 use crate::route::Route;
 use crate::telemetry::LogSettings;
-use crate::{tls, upstream};
+use crate::{mqtt, tls, upstream};
 
 /// Everything the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long a handshake may take.
     pub handshake_timeout: std::time::Duration,
+    /// How MQTT's CONNECT is treated.
+    pub mqtt: mqtt::Settings,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.
@@ -55,8 +57,19 @@ pub struct ListenerSettings {
     pub name: String,
     /// Where it listens.
     pub address: std::net::SocketAddr,
-    /// What it demands of handshakes.
-    pub tls: tls::Settings,
+    /// What it demands of handshakes; `None` without TLS.
+    pub tls: Option<tls::Settings>,
+    /// What is spoken on it.
+    pub service: Service,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// HTTP, by its routes.
+    Http,
+    /// MQTT, with the brokers of this upstream, an index into the list of upstreams.
+    Mqtt(usize),
 }
 
 /// Why there are no settings.

@@ -12,6 +12,11 @@ pub(super) fn read(value: &[u8]) -> Value {
     std::str::from_utf8(value).map_or(Value::Malformed, read_text)
 }
 
+/// Reads bytes that are the secret and nothing else.
+pub(super) fn read_exact(value: &[u8]) -> Value {
+    std::str::from_utf8(value).map_or(Value::Malformed, secret)
+}
+
 /// Reads a value that is text already.
 pub(super) fn read_text(text: &str) -> Value {
     if !is_usable(text) {
@@ -89,6 +94,20 @@ mod tests {
             "a password may hold colons"
         );
         assert!(is_secret("Client a b", "a b"));
+    }
+
+    #[test]
+    fn a_password_has_no_scheme() {
+        let exact = |value: &str| read_exact(value.as_bytes());
+        assert_eq!(exact("s3cret"), Value::Secret(Secret::new("s3cret")));
+        assert_eq!(
+            exact("Client s3cret"),
+            Value::Secret(Secret::new("Client s3cret"))
+        );
+        for value in ["", " s3cret", "s3cret ", "a\0b"] {
+            assert_eq!(exact(value), Value::Malformed, "{value:?}");
+        }
+        assert_eq!(read_exact(b"\xff"), Value::Malformed);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Source {
     Header,
     /// An `authorization` query parameter.
     Query,
+    /// The password of an MQTT CONNECT.
+    Password,
 }
 
 /// One value that a client presented.
@@ -62,6 +64,11 @@ impl Presented {
             Source::Query,
             value.map_or(Value::Malformed, header::read_text),
         );
+    }
+
+    /// Adds the password of an MQTT CONNECT. It is the secret itself, in no other form.
+    pub fn add_password(&mut self, password: &[u8]) {
+        self.add(Source::Password, header::read_exact(password));
     }
 
     /// All of them, in the order in which they stood.

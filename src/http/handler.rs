@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
+use hyper::http::response;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::body::{AnswerBody, RequestBody};
@@ -20,9 +21,9 @@ use super::tunnel::Tunnel;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
-use crate::route::{Requirement, Route, normalise};
+use crate::route::{self, Requirement, Route, normalise};
 use crate::upstream::Lease;
-use crate::websocket::Opening;
+use crate::websocket::{Opening, OpeningError};
 
 /// Answers one request, whatever it is.
 pub(super) async fn handle(
@@ -55,12 +56,22 @@ pub(super) async fn handle(
     }
 }
 
-/// A request that may pass, as the upstream will get it.
-struct Passage {
-    admission: Admission,
-    route: Arc<Route>,
-    opening: Option<Opening>,
-    head: Parts,
+/// A request that may pass.
+enum Passage {
+    /// To the upstream, with its fields as that will get them.
+    Forward {
+        admission: Admission,
+        route: Arc<Route>,
+        opening: Option<Opening>,
+        head: Parts,
+    },
+    /// To speak MQTT with the gateway, and present more there.
+    Mqtt {
+        presented: Presented,
+        route: Arc<Route>,
+        opening: Opening,
+        head: Parts,
+    },
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
@@ -75,11 +86,22 @@ fn decide(session: &Session, mut head: Parts, exchange: &mut Exchange) -> Result
     let route = find_route(session, &host, &path)?;
     exchange.routed(&route);
     let (presented, query) = presented(&head, route.requirement);
+    let opening = Opening::of(&head);
+    if route.protocol == route::Protocol::Mqtt {
+        admit_to_present(session, &presented)?;
+        let opening = opening?.ok_or(OpeningError::Missing)?;
+        return Ok(Passage::Mqtt {
+            presented,
+            route,
+            opening,
+            head,
+        });
+    }
     let admission = admit(session, &route, &presented)?;
-    let opening = Opening::of(&head)?;
+    let opening = opening?;
     prepare(session, &mut head, &admission, &host, exchange.request_id());
     rewrite_target(&mut head, &route, &path, &query).map_err(TargetError::from)?;
-    Ok(Passage {
+    Ok(Passage::Forward {
         admission,
         route,
         opening,
@@ -93,21 +115,27 @@ async fn carry_out(
     passage: Passage,
     body: Incoming,
 ) -> Result<Answer, Failure> {
-    let Passage {
-        admission,
-        route,
-        opening,
-        head,
-    } = passage;
-    match opening {
-        Some(opening) => open_websocket(session, &route, &admission, opening, head, body).await,
-        None => {
+    match passage {
+        Passage::Mqtt {
+            presented,
+            route,
+            opening,
+            head,
+        } => open_mqtt(session, route, presented, &opening, head, &body),
+        Passage::Forward {
+            admission,
+            route,
+            opening: Some(opening),
+            head,
+        } => open_websocket(session, &route, &admission, opening, head, body).await,
+        Passage::Forward {
+            admission,
+            route,
+            opening: None,
+            head,
+        } => {
             let (response, lease) = forward(&admission, session, &route, head, body).await?;
-            Ok(Answer {
-                response,
-                lease: Some(lease),
-                route,
-            })
+            Ok(Answer::of_upstream(response, Some(lease), route))
         }
     }
 }
@@ -209,6 +237,13 @@ fn admit(session: &Session, route: &Route, presented: &Presented) -> Result<Admi
     Ok(gate.admit(&session.connection, route.requirement, presented, now)?)
 }
 
+/// For a client that will present its secret inside the WebSocket.
+fn admit_to_present(session: &Session, presented: &Presented) -> Result<(), Failure> {
+    let now = session.edge.clock.now();
+    let gate = &session.edge.rules.gate;
+    Ok(gate.admit_to_present(&session.connection, presented, now)?)
+}
+
 /// The fields as the upstream gets them: first everything that removes, then what is set.
 fn prepare(
     session: &Session,
@@ -247,30 +282,81 @@ async fn open_websocket(
         let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
         session.edge.tasks.spawn(tunnel.run(client, upstream));
     }
-    Ok(Answer {
-        response,
-        lease: None,
-        route: Arc::clone(route),
-    })
+    Ok(Answer::of_upstream(response, None, Arc::clone(route)))
 }
 
-/// What the upstream answered, before it is the client's.
+/// Opens a WebSocket here, to take MQTT out of it (MQTT 5.0 §6).
+fn open_mqtt(
+    session: &Arc<Session>,
+    route: Arc<Route>,
+    presented: Presented,
+    opening: &Opening,
+    mut head: Parts,
+    body: &Incoming,
+) -> Result<Answer, Failure> {
+    /// MQTT 3.1.1 and 5, and what clients of MQTT 3.1 ask for.
+    const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+    let fields = opening.answer(&head, &SUBPROTOCOLS)?;
+    let client = opening.take_client(&mut head, body)?;
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route));
+    session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
+    Ok(Answer::opened(fields, route))
+}
+
+/// An answer before it is the client's.
 struct Answer {
-    response: Response<Incoming>,
+    head: response::Parts,
+    /// `None` if there is no body.
+    content: Option<Incoming>,
     lease: Option<Lease<RequestBody>>,
     route: Arc<Route>,
 }
 
 impl Answer {
+    fn of_upstream(
+        response: Response<Incoming>,
+        lease: Option<Lease<RequestBody>>,
+        route: Arc<Route>,
+    ) -> Self {
+        let (head, content) = response.into_parts();
+        Self {
+            head,
+            content: Some(content),
+            lease,
+            route,
+        }
+    }
+
+    /// A 101 of our own.
+    fn opened(fields: HeaderMap, route: Arc<Route>) -> Self {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.headers = fields;
+        Self {
+            head,
+            content: None,
+            lease: None,
+            route,
+        }
+    }
+
     fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
-        let (mut head, incoming) = self.response.into_parts();
+        let Self {
+            mut head,
+            content,
+            lease,
+            route,
+        } = self;
         exchange.answered(head.status);
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
-        let body = AnswerBody::streamed(incoming, self.lease, self.route.idle_timeout, exchange);
+        let body = match content {
+            Some(content) => AnswerBody::streamed(content, lease, route.idle_timeout, exchange),
+            None => AnswerBody::own(Bytes::new(), exchange),
+        };
         Response::from_parts(head, body)
     }
 }

@@ -164,6 +164,7 @@ fn is_identity_name(name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct ConnectionFields {
     remote: IpAddr,
+    scheme: &'static str,
     forwarded_for: HeaderValue,
     port: HeaderValue,
     certificate: Option<HeaderValue>,
@@ -178,6 +179,7 @@ impl ConnectionFields {
         };
         Self {
             remote,
+            scheme: if connection.is_tls() { "https" } else { "http" },
             forwarded_for: ascii(&remote.to_string()),
             port: port.into(),
             certificate,
@@ -199,7 +201,7 @@ impl ConnectionFields {
         headers.insert(FORWARDED, self.forwarded(host));
         headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
         headers.insert(X_REAL_IP, self.forwarded_for.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         headers.insert(X_FORWARDED_PORT, self.port.clone());
         headers.insert(X_FORWARDED_HOST, host_value.clone());
         headers.insert(X_REQUEST_ID, request_id.clone());
@@ -222,7 +224,7 @@ impl ConnectionFields {
             IpAddr::V4(address) => write!(text, "for={address}"),
             IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
         };
-        let _ = write!(text, ";host=\"{}\";proto=https", host.as_str());
+        let _ = write!(text, ";host=\"{}\";proto={}", host.as_str(), self.scheme);
         ascii(&text)
     }
 }

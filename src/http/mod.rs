@@ -37,6 +37,7 @@ pub use head_scan::HeadScan;
 use crate::access::{Connection, Gate};
 use crate::clock::Clock;
 use crate::listener::{Announcement, Remote};
+use crate::mqtt;
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
 use crate::tls::Terminator;
@@ -83,8 +84,10 @@ pub struct Edge {
     pub rules: Arc<Rules>,
     /// This worker's connections to each upstream.
     pub upstreams: Arc<[Upstream<RequestBody>]>,
-    /// For checking tunnels again when trust has changed.
-    pub terminator: Arc<Terminator>,
+    /// How MQTT inside WebSockets is treated.
+    pub mqtt: mqtt::Edge,
+    /// For checking tunnels again when trust has changed; `None` without TLS.
+    pub terminator: Option<Arc<Terminator>>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// All counters.

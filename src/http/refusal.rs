@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
-    SEC_WEBSOCKET_VERSION, WWW_AUTHENTICATE,
+    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use thiserror::Error;
@@ -82,8 +82,12 @@ impl Failure {
             Self::Refused(refusal) => return refused(refusal),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "content_too_large"),
             Self::BodyStalled => (S::REQUEST_TIMEOUT, "request_timeout"),
-            Self::Opening(OpeningError::Version) => (S::UPGRADE_REQUIRED, "upgrade_required"),
-            Self::Opening(OpeningError::Malformed) => (S::BAD_REQUEST, "bad_request"),
+            Self::Opening(OpeningError::Version | OpeningError::Missing) => {
+                (S::UPGRADE_REQUIRED, "upgrade_required")
+            }
+            Self::Opening(OpeningError::Malformed | OpeningError::Subprotocol) => {
+                (S::BAD_REQUEST, "bad_request")
+            }
             Self::Upstream(_) | Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
             Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
         };
@@ -180,6 +184,8 @@ impl Failure {
                 );
             }
             StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}

@@ -7,10 +7,12 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::Session;
+use crate::credential::Presented;
 use crate::listener::Announcement;
+use crate::mqtt;
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
-use crate::websocket::{CloseCode, FrameScanner};
+use crate::websocket::{ByteStream, CloseCode, FrameScanner};
 
 /// One WebSocket, for as long as it is open.
 pub(super) struct Tunnel {
@@ -36,6 +38,39 @@ impl Tunnel {
         active.inc();
         self.relay(client, upstream).await;
         active.dec();
+    }
+
+    /// Takes the client over and speaks MQTT with it, inside the WebSocket. `presented` is what it
+    /// has presented with the opening.
+    pub(super) async fn run_mqtt(self, client: OnUpgrade, presented: Presented) {
+        let client = match client.await {
+            Ok(client) => TokioIo::new(client),
+            Err(error) => {
+                tracing::debug!(%error, "a WebSocket broke off before it was open");
+                return;
+            }
+        };
+        let Session {
+            edge,
+            connection,
+            lifecycle,
+            ..
+        } = &*self.session;
+        let Some(upstream) = edge.upstreams.get(self.route.upstream) else {
+            return;
+        };
+        let limit = u64::from(edge.mqtt.settings.max_packet);
+        let client = ByteStream::new(client, limit);
+        let lifecycle = lifecycle.clone();
+        mqtt::serve(
+            client,
+            connection,
+            &edge.mqtt,
+            upstream.servers(),
+            presented,
+            lifecycle,
+        )
+        .await;
     }
 
     async fn relay(&self, client: Upgraded, upstream: Upgraded) {
@@ -80,7 +115,7 @@ impl Tunnel {
             Announcement::Reloaded => {}
         }
         let edge = &self.session.edge;
-        let policies = edge.terminator.policies();
+        let policies = edge.terminator.as_ref()?.policies();
         match self
             .session
             .connection

@@ -1,6 +1,123 @@
-//! The MQTT front end. For now it holds the packet layer only.
+//! MQTT 3.1, 3.1.1 and 5: one CONNECT is read, admitted or refused in the protocol's own words, and
+//! only then a broker is dialled. What follows is relayed as it is, watched at packet boundaries.
 //!
-//! Owns: what stands on the wire in MQTT 3.1, 3.1.1 and 5. Does not own: who may pass; that is
-//! decided by `access`, from the plain values which a [`codec::Connect`] shows.
+//! [`codec`] knows the bytes, [`session`] the way of one connection, [`refusal`] how MQTT says no.
+//! Who may pass is for [`crate::access`] to say.
 
 pub mod codec;
+mod frames;
+mod refusal;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+pub use session::serve;
+
+use crate::access::Gate;
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+use crate::tls::Terminator;
+use crate::websocket::ByteStream;
+
+/// What is the same for every MQTT connection of a listener until the configuration is replaced.
+#[derive(Debug)]
+pub struct Edge {
+    /// Who may pass.
+    pub gate: Gate,
+    /// How CONNECT is treated.
+    pub settings: Settings,
+    /// How long a drain may take: sessions end spread over it.
+    pub drain_timeout: Duration,
+    /// For checking sessions again when trust has changed; `None` without TLS.
+    pub terminator: Option<Arc<Terminator>>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// How CONNECT, and what follows it, is treated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a client may take until its CONNECT is complete.
+    pub connect_timeout: Duration,
+    /// Most bytes of a CONNECT.
+    pub max_connect: u32,
+    /// Most bytes of any other packet from a client.
+    pub max_packet: u32,
+    /// What happens to a client that is known by its certificate and sends no password.
+    pub missing_password: MissingPassword,
+    /// Whether enhanced authentication (MQTT 5.0 §4.12) is left to the broker; it is refused
+    /// otherwise.
+    pub enhanced_auth: bool,
+    /// Whether an MQTT 5 client that asks for it is told why in a sentence.
+    pub reason_strings: bool,
+    /// Where MQTT 5 clients are sent when the gateway drains (MQTT 5.0 §4.13).
+    pub server_reference: Option<String>,
+    /// Whether mosquitto's bridge levels are let through.
+    pub bridges: bool,
+}
+
+/// What happens to a client that is known by its certificate and sends no password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingPassword {
+    /// The broker gets the certificate's secret as the password.
+    Fill,
+    /// It is refused.
+    Refuse,
+}
+
+/// A connection that MQTT can be spoken on.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Sets what is said when the connection is shut down, where it can say anything.
+    fn end_with(&mut self, ending: Ending);
+}
+
+/// Why a connection ends, as far as a transport can say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client may not pass, or no longer.
+    Refused,
+    /// The client breaks the protocol.
+    Malformed,
+    /// The client sends more than is taken.
+    TooLarge,
+    /// The gateway drains.
+    GoingAway,
+}
+
+impl Transport for TcpStream {
+    fn end_with(&mut self, _: Ending) {}
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for tokio_rustls::server::TlsStream<IO> {
+    fn end_with(&mut self, _: Ending) {}
+}
+
+/// RFC 6455 §7.4.1.
+impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for ByteStream<IO> {
+    fn end_with(&mut self, ending: Ending) {
+        self.close_with(match ending {
+            Ending::Refused => 1008,
+            Ending::Malformed => 1002,
+            Ending::TooLarge => 1009,
+            Ending::GoingAway => 1001,
+        });
+    }
+}
+
+/// Reads on after an answer, within bounds, so that the answer arrives: closing with bytes unread
+/// would reset the connection.
+async fn linger(mut client: impl Transport) {
+    const MOST: u64 = 64 * 1024;
+    const LONGEST: Duration = Duration::from_secs(1);
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    // The connection ends either way.
+    let _ = client.shutdown().await;
+    let mut rest = client.take(MOST);
+    let _ = tokio::time::timeout(LONGEST, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+}

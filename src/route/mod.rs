@@ -22,6 +22,16 @@ pub enum Requirement {
     None,
 }
 
+/// What stands behind a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, and WebSockets as they are.
+    Http,
+    /// MQTT inside a WebSocket (MQTT 5.0 §6), which the gateway takes out of it: the upstream is a
+    /// broker's TCP port.
+    Mqtt,
+}
+
 /// The paths that a route is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
@@ -45,6 +55,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// The paths that it is for.
     pub path: PathMatch,
+    /// What its upstream speaks.
+    pub protocol: Protocol,
     /// Whether the upstream sees the path without the prefix.
     pub strip_prefix: bool,
     /// What a client must be.
@@ -168,6 +180,7 @@ mod tests {
             listeners: vec![],
             hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
             path,
+            protocol: Protocol::Http,
             strip_prefix: true,
             requirement: Requirement::Client,
             upstream: 0,

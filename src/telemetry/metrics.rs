@@ -26,6 +26,8 @@ pub struct Metrics {
     reloads: Family<ReloadLabel, Counter>,
     /// WebSockets open now.
     pub websockets_active: Gauge,
+    /// MQTT sessions open now.
+    pub mqtt_sessions_active: Gauge,
     /// Lines of the access log that were dropped because its reader was too slow.
     pub access_log_dropped: Counter,
 }
@@ -128,6 +130,7 @@ impl Default for Metrics {
             refusals: Family::default(),
             reloads: Family::default(),
             websockets_active: Gauge::default(),
+            mqtt_sessions_active: Gauge::default(),
             access_log_dropped: Counter::default(),
         };
         metrics.register();
@@ -172,6 +175,11 @@ impl Metrics {
             "websockets_active",
             "WebSockets open now",
             self.websockets_active.clone(),
+        );
+        r.register(
+            "mqtt_sessions_active",
+            "MQTT sessions open now",
+            self.mqtt_sessions_active.clone(),
         );
         r.register(
             "config_reloads",

@@ -64,6 +64,9 @@ pub struct Settings {
     pub policies: Vec<PolicySettings>,
     /// The policy, by name, for clients that send no server name; `None` refuses them.
     pub without_server_name: Option<String>,
+    /// What is spoken over TLS, the preferred first (RFC 7301). A client that offers something else
+    /// alone is refused, so that no protocol is taken for another.
+    pub alpn: &'static [&'static str],
 }
 
 /// One policy, ready for handshakes.
@@ -98,7 +101,7 @@ impl Policies {
     pub fn load(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
         let mut all = Vec::with_capacity(settings.policies.len());
         for policy in &settings.policies {
-            let (config, verifier) = server::config(policy, clock)?;
+            let (config, verifier) = server::config(policy, settings.alpn, clock)?;
             all.push(Arc::new(Policy {
                 name: policy.name.clone(),
                 server_names: policy.server_names.clone(),

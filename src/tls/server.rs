@@ -51,12 +51,10 @@ pub enum TlsError {
     },
 }
 
-/// What a listener speaks over TLS, in order of preference (RFC 7301).
-const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
 /// Builds the configuration and, where clients show certificates, their verifier.
 pub(super) fn config(
     policy: &PolicySettings,
+    alpn: &[&str],
     clock: &Arc<dyn Clock>,
 ) -> Result<(ServerConfig, Option<Arc<ClientVerifier>>), TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -75,7 +73,7 @@ pub(super) fn config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-    config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One is enough for a device; each costs the sealing of its whole chain.
     config.send_tls13_tickets = usize::from(policy.resumption);

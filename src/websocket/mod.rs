@@ -3,10 +3,12 @@
 //! Nothing is forwarded before the upstream has agreed, and what is forwarded is not looked into:
 //! only frame boundaries are followed, so that a Close can be said between two frames.
 
+mod bytes;
 mod close;
 pub mod frame;
 mod opening;
 
+pub use bytes::ByteStream;
 pub use close::CloseCode;
 pub use frame::FrameScanner;
 pub use opening::{Opening, OpeningError};

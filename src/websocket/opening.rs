@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
@@ -25,6 +25,12 @@ pub enum OpeningError {
     /// Not a GET, no valid key, or a body.
     #[error("the WebSocket opening is malformed")]
     Malformed,
+    /// None of the subprotocols that are spoken here (RFC 6455 §1.9).
+    #[error("the WebSocket opening offers no subprotocol that is spoken here")]
+    Subprotocol,
+    /// Nothing but a WebSocket is served here.
+    #[error("not a WebSocket opening")]
+    Missing,
 }
 
 /// A client's request for a WebSocket.
@@ -77,6 +83,31 @@ impl Opening {
     pub fn set(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+
+    /// The fields of a 101 that opens the WebSocket here, with the first of `spoken` that the client
+    /// offers as the subprotocol.
+    ///
+    /// # Errors
+    /// [`OpeningError::Subprotocol`] if it offers none of them.
+    pub fn answer(&self, head: &Parts, spoken: &[&'static str]) -> Result<HeaderMap, OpeningError> {
+        let offered = |name: &&&str| has_token(&head.headers, &SEC_WEBSOCKET_PROTOCOL, name);
+        let subprotocol = *spoken
+            .iter()
+            .find(offered)
+            .ok_or(OpeningError::Subprotocol)?;
+        let accept = HeaderValue::try_from(accept(self.key.as_bytes()));
+        let mut headers = HeaderMap::new();
+        self.set(&mut headers);
+        headers.insert(
+            SEC_WEBSOCKET_ACCEPT,
+            accept.map_err(|_| OpeningError::Malformed)?,
+        );
+        headers.insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(subprotocol),
+        );
+        Ok(headers)
     }
 
     /// Whether a 101 with these fields really opens this WebSocket (RFC 6455 §4.2.2).

@@ -1,0 +1,412 @@
+//! The way of one MQTT connection: CONNECT, gate, broker, relay.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+use super::codec::{
+    Changes, Connect, DisconnectReason, Limits, Note, Progress, Version, disconnect_v5,
+};
+use super::frames::Packets;
+use super::refusal::{Asked, Failure};
+use super::{Edge, Ending, MissingPassword, Transport, linger};
+use crate::access::{Admission, ClientCredential, Connection, Refusal};
+use crate::credential::Presented;
+use crate::listener::{Announcement, Remote};
+use crate::relay::{End, Farewell, Idle, Relay};
+use crate::route::Requirement;
+use crate::upstream::Servers;
+
+/// Serves one MQTT client, on a connection of its own or inside a WebSocket whose opening has
+/// presented `presented` already.
+pub async fn serve<C: Transport>(
+    client: C,
+    connection: &Connection,
+    edge: &Edge,
+    servers: &Servers,
+    presented: Presented,
+    lifecycle: Remote,
+) {
+    let session = Session {
+        connection,
+        edge,
+        servers,
+    };
+    if let Err(refused) = session.run(client, presented, lifecycle).await {
+        session.refuse(refused).await;
+    }
+}
+
+struct Session<'a> {
+    connection: &'a Connection,
+    edge: &'a Edge,
+    servers: &'a Servers,
+}
+
+/// A client that gets no further than its CONNECT.
+struct Refused<C> {
+    client: C,
+    failure: Failure,
+    asked: Option<Asked>,
+}
+
+/// What the relay needs to know of a CONNECT that has passed.
+struct Opened {
+    broker: TcpStream,
+    version: Version,
+    keep_alive: u16,
+    auth: bool,
+    maximum_packet_size: Option<u32>,
+}
+
+impl Session<'_> {
+    async fn run<C: Transport>(
+        &self,
+        mut client: C,
+        presented: Presented,
+        lifecycle: Remote,
+    ) -> Result<(), Refused<C>> {
+        let buffer = match self.read_connect(&mut client).await {
+            Ok(buffer) => buffer,
+            Err(failure) => {
+                return Err(Refused {
+                    client,
+                    failure,
+                    asked: None,
+                });
+            }
+        };
+        let connect = match Connect::read(&buffer, &self.limits()) {
+            Ok(Progress::Complete(connect)) => connect,
+            Ok(Progress::NeedMore) => {
+                return Err(Refused {
+                    client,
+                    failure: Failure::Gone,
+                    asked: None,
+                });
+            }
+            Err(error) => {
+                return Err(Refused {
+                    client,
+                    failure: error.into(),
+                    asked: None,
+                });
+            }
+        };
+        match self.open(&connect, presented).await {
+            Ok(opened) => {
+                let rest = buffer.get(connect.as_bytes().len()..).unwrap_or_default();
+                self.relay(client, opened, rest, lifecycle).await;
+                Ok(())
+            }
+            Err(failure) => Err(Refused {
+                client,
+                failure,
+                asked: Some(self.asked(&connect)),
+            }),
+        }
+    }
+
+    /// Reads until the CONNECT is complete, however it is split, or cannot become one.
+    async fn read_connect(
+        &self,
+        client: &mut impl Transport,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let limit = self.edge.settings.connect_timeout;
+        let complete = async {
+            let mut buffer = Zeroizing::new(Vec::with_capacity(512));
+            loop {
+                let read = client.read_buf(&mut *buffer).await;
+                if !matches!(read, Ok(1..)) {
+                    return Err(Failure::Gone);
+                }
+                if let Progress::Complete(_) = Connect::read(&buffer, &self.limits())? {
+                    return Ok(buffer);
+                }
+            }
+        };
+        tokio::time::timeout(limit, complete)
+            .await
+            .unwrap_or(Err(Failure::Timeout(limit)))
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.edge.settings;
+        Limits {
+            max_packet: settings.max_connect,
+            bridges: settings.bridges,
+        }
+    }
+
+    fn asked(&self, connect: &Connect<'_>) -> Asked {
+        Asked {
+            version: connect.version(),
+            reason_string: self.edge.settings.reason_strings
+                && connect.request_problem_information(),
+            maximum_packet_size: connect.maximum_packet_size(),
+        }
+    }
+
+    /// Admits the CONNECT and takes it to a broker. Nothing of it leaves before it is admitted.
+    async fn open(&self, connect: &Connect<'_>, presented: Presented) -> Result<Opened, Failure> {
+        let auth = self.check_authentication_method(connect)?;
+        let admission = self.admit(connect, presented)?;
+        let rewritten = rewrite(&admission, connect)?;
+        let mut broker = self.servers.dial().await?;
+        let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
+        broker
+            .write_all(bytes)
+            .await
+            .map_err(Failure::BrokerBroken)?;
+        tracing::debug!(
+            connection = %self.connection.id(), version = %connect.version(),
+            keep_alive = connect.keep_alive(), "MQTT session opened"
+        );
+        Ok(Opened {
+            broker,
+            version: connect.version(),
+            keep_alive: connect.keep_alive(),
+            auth,
+            maximum_packet_size: connect.maximum_packet_size(),
+        })
+    }
+
+    /// Whether AUTH packets may pass.
+    fn check_authentication_method(&self, connect: &Connect<'_>) -> Result<bool, Failure> {
+        match connect.authentication_method() {
+            None => Ok(false),
+            Some(_) if self.edge.settings.enhanced_auth => Ok(true),
+            Some(_) => Err(Failure::AuthenticationMethod),
+        }
+    }
+
+    fn admit(&self, connect: &Connect<'_>, mut presented: Presented) -> Result<Admission, Failure> {
+        match connect.password() {
+            Some(password) => presented.add_password(password),
+            None if self.edge.settings.missing_password == MissingPassword::Refuse => {
+                return Err(Refusal::NoCredential.into());
+            }
+            None => {}
+        }
+        let now = self.edge.clock.now();
+        Ok(self
+            .edge
+            .gate
+            .admit(self.connection, Requirement::Client, &presented, now)?)
+    }
+
+    async fn relay<C: Transport>(&self, client: C, opened: Opened, rest: &[u8], lifecycle: Remote) {
+        let active = &self.edge.metrics.mqtt_sessions_active;
+        active.inc();
+        self.relay_until_end(client, opened, rest, lifecycle).await;
+        active.dec();
+    }
+
+    async fn relay_until_end<C: Transport>(
+        &self,
+        client: C,
+        opened: Opened,
+        rest: &[u8],
+        mut lifecycle: Remote,
+    ) {
+        let Opened {
+            broker,
+            version,
+            keep_alive,
+            auth,
+            maximum_packet_size,
+        } = opened;
+        let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
+        let down = Packets::of_broker(version, auth);
+        let mut relay = Relay::new(client, broker, up, down, idle(keep_alive));
+        relay.begin_with(rest);
+        let expiry = tokio::time::sleep(self.connection.time_left(self.edge.clock.now()));
+        tokio::pin!(expiry);
+        let mut drain_at = None;
+        loop {
+            let ended = tokio::select! {
+                end = relay.run() => match end {
+                    Some(end) => return self.report(&end),
+                    None => Some(Ended::Silent),
+                },
+                () = &mut expiry, if !relay.is_closing() => Some(Ended::Expired),
+                heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
+                    match self.verdict(heard) {
+                        Some(Ended::Draining) => {
+                            drain_at = Some(tokio::time::Instant::now() + self.share_of_drain());
+                            None
+                        }
+                        verdict => verdict,
+                    }
+                }
+                () = until(drain_at), if !relay.is_closing() => Some(Ended::Draining),
+            };
+            if let Some(ended) = ended {
+                tracing::debug!(connection = %self.connection.id(), ?ended, "closing an MQTT session");
+                relay.client_mut().end_with(ended.ending());
+                relay.close(self.farewell(ended, version, maximum_packet_size));
+            }
+        }
+    }
+
+    /// What an announcement means for this client. No handshake visits a session again, so whether
+    /// its certificate would still be accepted is asked here.
+    fn verdict(&self, heard: Announcement) -> Option<Ended> {
+        match heard {
+            Announcement::Draining => return Some(Ended::Draining),
+            Announcement::Superseded => return Some(Ended::Untrusted),
+            Announcement::Reloaded => {}
+        }
+        let policies = self.edge.terminator.as_ref()?.policies();
+        match self
+            .connection
+            .check_again(self.edge.clock.now(), &policies)
+        {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(%error, "closing an MQTT session whose client is no longer trusted");
+                Some(Ended::Untrusted)
+            }
+        }
+    }
+
+    /// When in the drain this session ends: spread evenly, so that a fleet does not come back all
+    /// at once. The last fifth is left for what is slow.
+    fn share_of_drain(&self) -> Duration {
+        /// 2^32 divided by the golden ratio: neighbouring ids fall far apart.
+        const GOLDEN: u64 = 0x9E37_79B9;
+        let place = self.connection.id().number().wrapping_mul(GOLDEN) & 0xFFFF_FFFF;
+        #[expect(clippy::cast_precision_loss, reason = "32 bits fit the mantissa")]
+        let share = place as f64 / 4_294_967_296.0;
+        self.edge.drain_timeout.mul_f64(share * 0.8)
+    }
+
+    /// MQTT 5 clients are told why (MQTT 5.0 §3.14.2.1), others see the connection end. The broker
+    /// sees it end too, as it would without a gateway.
+    fn farewell(
+        &self,
+        ended: Ended,
+        version: Version,
+        maximum_packet_size: Option<u32>,
+    ) -> Farewell {
+        let reference = self.edge.settings.server_reference.as_deref();
+        let reason = match ended {
+            Ended::Draining if reference.is_some() => DisconnectReason::ServerMoved,
+            Ended::Draining => DisconnectReason::ServerShuttingDown,
+            Ended::Expired | Ended::Untrusted => DisconnectReason::NotAuthorized,
+            Ended::Silent => DisconnectReason::KeepAliveTimeout,
+        };
+        let server_reference = reference.filter(|_| ended == Ended::Draining);
+        let note = Note {
+            server_reference,
+            maximum_packet_size,
+            ..Note::default()
+        };
+        let client = match version {
+            Version::V5 => disconnect_v5(reason, &note),
+            Version::V31 | Version::V311 => Vec::new(),
+        };
+        Farewell {
+            client,
+            upstream: Vec::new(),
+        }
+    }
+
+    fn report(&self, end: &End) {
+        let connection = self.connection.id();
+        match end {
+            End::Done => tracing::debug!(%connection, "MQTT session ended"),
+            End::Breach(reason) => {
+                self.edge.metrics.refused("mqtt_breach");
+                tracing::info!(%connection, reason, "MQTT session ended: the client broke the protocol");
+            }
+            End::Broken(error) => tracing::debug!(%connection, %error, "MQTT session broke off"),
+        }
+    }
+
+    async fn refuse<C: Transport>(&self, refused: Refused<C>) {
+        let Refused {
+            mut client,
+            failure,
+            asked,
+        } = refused;
+        let connection = self.connection.id();
+        let remote = self.connection.remote();
+        self.edge.metrics.refused(failure.reason());
+        if failure.is_upstreams() {
+            tracing::warn!(%connection, reason = failure.reason(), "{failure}");
+        } else {
+            tracing::info!(%connection, %remote, reason = failure.reason(), "refused: {failure}");
+        }
+        if let Some(answer) = failure.answer(asked) {
+            // If it does not arrive, the client is gone.
+            let _ = client.write_all(&answer).await;
+        }
+        client.end_with(failure.ending());
+        linger(client).await;
+    }
+}
+
+/// Why the gateway ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Draining,
+    Expired,
+    Untrusted,
+    Silent,
+}
+
+impl Ended {
+    fn ending(self) -> Ending {
+        match self {
+            Self::Draining | Self::Silent => Ending::GoingAway,
+            Self::Expired | Self::Untrusted => Ending::Refused,
+        }
+    }
+}
+
+/// One and a half times the keep alive (MQTT 5.0 §3.1.2.10); zero is none.
+fn idle(keep_alive: u16) -> Idle {
+    match keep_alive {
+        0 => Idle::Never,
+        seconds => Idle::Client(Duration::from_millis(u64::from(seconds) * 1500)),
+    }
+}
+
+/// The CONNECT with the secret of the client's certificate as its password, if it has none; `None`
+/// if it goes as it is, byte for byte.
+fn rewrite(
+    admission: &Admission,
+    connect: &Connect<'_>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    match admission.credential() {
+        ClientCredential::Certificate(device) if connect.password().is_none() => {
+            let password = Some(device.client_secret().expose().as_bytes());
+            let rewritten = connect.rewrite(&Changes {
+                password,
+                ..Changes::default()
+            })?;
+            Ok(Some(Zeroizing::new(rewritten)))
+        }
+        ClientCredential::Presented(secret) if connect.password().is_none() => {
+            let password = Some(secret.expose().as_bytes());
+            let rewritten = connect.rewrite(&Changes {
+                password,
+                ..Changes::default()
+            })?;
+            Ok(Some(Zeroizing::new(rewritten)))
+        }
+        ClientCredential::Certificate(_)
+        | ClientCredential::Presented(_)
+        | ClientCredential::Unchecked => Ok(None),
+    }
+}
+
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
