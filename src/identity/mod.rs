@@ -7,7 +7,7 @@ mod subject;
 
 use std::sync::Arc;
 
-pub use subject::SubjectError;
+pub use subject::{SubjectError, common_name};
 
 use crate::secret::Secret;
 use crate::tls::VerifiedPeer;

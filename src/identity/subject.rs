@@ -44,7 +44,10 @@ pub enum SubjectError {
 }
 
 /// Reads the client secret out of the DER of a subject.
-pub(super) fn common_name(subject: &[u8]) -> Result<Secret, SubjectError> {
+///
+/// # Errors
+/// [`SubjectError`] if there is not exactly one usable common name.
+pub fn common_name(subject: &[u8]) -> Result<Secret, SubjectError> {
     let (_, name) = X509Name::from_der(subject).map_err(|_| SubjectError::Malformed)?;
     let mut values = name
         .iter_attributes()
