@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::body::{AnswerBody, RequestBody};
+use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
@@ -18,7 +18,6 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{Requirement, Route, normalise};
-use crate::upstream::Lease;
 use crate::websocket::Opening;
 
 /// Answers one request, whatever it is.
@@ -67,10 +66,10 @@ async fn answer(
     match opening {
         Some(opening) => open_websocket(session, &route, &admission, opening, head, body).await,
         None => {
-            let (response, lease) = forward(&admission, session, &route, head, body).await?;
+            let (response, loan) = forward(&admission, session, &route, head, body).await?;
             Ok(Answer {
                 response,
-                lease: Some(lease),
+                loan: Some(loan),
                 route,
             })
         }
@@ -197,7 +196,7 @@ async fn open_websocket(
     }
     Ok(Answer {
         response,
-        lease: None,
+        loan: None,
         route: Arc::clone(route),
     })
 }
@@ -205,7 +204,7 @@ async fn open_websocket(
 /// What the upstream answered, before it is the client's.
 struct Answer {
     response: Response<Incoming>,
-    lease: Option<Lease<RequestBody>>,
+    loan: Option<Loan>,
     route: Arc<Route>,
 }
 
@@ -216,9 +215,14 @@ impl Answer {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
+        // The rest of the body would have to be told from the head of the next request.
+        if self.loan.as_ref().is_some_and(Loan::is_uploading) {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
-        let body = AnswerBody::streamed(incoming, self.lease, self.route.idle_timeout, exchange);
+        let body = AnswerBody::streamed(incoming, self.loan, self.route.idle_timeout, exchange);
         Response::from_parts(head, body)
     }
 }
