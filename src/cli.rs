@@ -111,9 +111,15 @@ fn check(path: &Path) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = load(path)?;
     telemetry::init(&settings.log);
-    gateway::load_policies(&settings, &clock)?;
-    println!("{} is valid", path.display());
-    Ok(())
+    let mut problems = gateway::problems(&settings, &clock);
+    let Some(last) = problems.pop() else {
+        println!("{} is valid", path.display());
+        return Ok(());
+    };
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    Err(last.into())
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
 //! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +30,7 @@ use crate::mqtt;
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, HandshakeResult, ListenerMetrics, Metrics};
 use crate::tls::{
-    Accepted, ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError,
+    self, Accepted, ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError,
 };
 use crate::upstream::Upstream;
 
@@ -544,6 +545,26 @@ pub fn load_policies(
         })
     };
     settings.listeners.iter().map(load).collect()
+}
+
+/// Everything that is wrong with the files that the settings name, each fault once.
+pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> {
+    let mut known = HashSet::new();
+    let mut problems = Vec::new();
+    for listener in &settings.listeners {
+        for tls in listener.tls.iter().flat_map(tls::Settings::each) {
+            if let Err(source) = Policies::load(&tls, clock)
+                && known.insert(source.to_string())
+            {
+                let listener = listener.name.clone();
+                problems.push(StartError::Tls {
+                    listener,
+                    source: Box::new(source),
+                });
+            }
+        }
+    }
+    problems
 }
 
 fn live_listeners(

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -59,29 +59,80 @@ impl Patience {
     }
 }
 
+/// How far a request's body has come, for those who do not hold it.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    sent: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Upload {
+    /// Bytes sent on so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// A lease with the body that went over it.
+#[derive(Debug)]
+pub(super) struct Loan {
+    lease: Lease<RequestBody>,
+    upload: Arc<Upload>,
+}
+
+impl Loan {
+    pub(super) fn new(lease: Lease<RequestBody>, upload: Arc<Upload>) -> Self {
+        Self { lease, upload }
+    }
+
+    /// Whether the request is still being sent although its answer has begun.
+    pub(super) fn is_uploading(&self) -> bool {
+        !self.upload.has_ended()
+    }
+
+    /// To be called when the answer has ended. Whoever got a connection that still sends would
+    /// have to wait for as long as that client likes.
+    fn give_back(self) {
+        if self.upload.has_ended() {
+            self.lease.give_back();
+        }
+    }
+}
+
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
     room: u64,
-    sent: Arc<AtomicU64>,
+    upload: Arc<Upload>,
     patience: Patience,
 }
 
 impl RequestBody {
-    /// At most `limit` bytes of `incoming`; `sent` counts them.
+    /// At most `limit` bytes of `incoming`; `upload` tells how far they have come.
     pub(super) fn new(
         incoming: Incoming,
         limit: u64,
         stall: Duration,
-        sent: Arc<AtomicU64>,
+        upload: Arc<Upload>,
     ) -> Self {
         Self {
             incoming,
             room: limit,
-            sent,
+            upload,
             patience: Patience::new(stall),
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // hyper lets go of it with its last byte.
+        self.upload.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -107,7 +158,7 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         };
         this.room = room;
-        this.sent.fetch_add(length, Ordering::Relaxed);
+        this.upload.sent.fetch_add(length, Ordering::Relaxed);
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -138,7 +189,7 @@ enum Content {
 #[derive(Debug)]
 struct Streamed {
     incoming: Incoming,
-    lease: Option<Lease<RequestBody>>,
+    loan: Option<Loan>,
     patience: Patience,
 }
 
@@ -150,18 +201,18 @@ impl AnswerBody {
         Self { content, exchange }
     }
 
-    /// The upstream's answer, which may stand still for `patience` at a time. The lease, if it
+    /// The upstream's answer, which may stand still for `patience` at a time. The loan, if it
     /// came over a shared connection, goes back when the body has ended.
     pub(super) fn streamed(
         incoming: Incoming,
-        lease: Option<Lease<RequestBody>>,
+        loan: Option<Loan>,
         patience: Duration,
         mut exchange: Exchange,
     ) -> Self {
         exchange.hold(true);
         let streamed = Streamed {
             incoming,
-            lease,
+            loan,
             patience: Patience::new(patience),
         };
         Self {
@@ -186,8 +237,8 @@ impl Streamed {
     }
 
     fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(loan) = self.loan.take() {
+            loan.give_back();
         }
     }
 }

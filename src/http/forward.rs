@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
@@ -10,12 +9,12 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::Session;
-use super::body::{BodyError, RequestBody};
+use super::body::{BodyError, Loan, RequestBody, Upload};
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route};
-use crate::upstream::{Lease, UpstreamError};
+use crate::upstream::UpstreamError;
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
@@ -25,23 +24,23 @@ pub(super) async fn forward(
     route: &Route,
     head: Parts,
     body: Incoming,
-) -> Result<(Response<Incoming>, Lease<RequestBody>), Failure> {
-    let sent = Arc::new(AtomicU64::new(0));
-    let body = request_body(session, route, body, &sent)?;
+) -> Result<(Response<Incoming>, Loan), Failure> {
+    let upload = Arc::default();
+    let body = request_body(session, route, body, &upload)?;
     let upstream = session
         .edge
         .upstreams
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
     let answer = upstream.send(Request::from_parts(head, body));
-    let answer = within_response_timeout(answer, route, &sent)
+    let (response, lease) = within_response_timeout(answer, route, &upload)
         .await?
         .map_err(failure)?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
-    if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadUpgrade);
     }
-    Ok(answer)
+    Ok((response, Loan::new(lease, upload)))
 }
 
 /// As [`forward`], on a connection of its own that the answer may upgrade.
@@ -52,15 +51,15 @@ pub(super) async fn open(
     head: Parts,
     body: Incoming,
 ) -> Result<Response<Incoming>, Failure> {
-    let sent = Arc::new(AtomicU64::new(0));
-    let body = request_body(session, route, body, &sent)?;
+    let upload = Arc::default();
+    let body = request_body(session, route, body, &upload)?;
     let upstream = session
         .edge
         .upstreams
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
     let answer = upstream.open(Request::from_parts(head, body));
-    within_response_timeout(answer, route, &sent)
+    within_response_timeout(answer, route, &upload)
         .await?
         .map_err(failure)
 }
@@ -70,7 +69,7 @@ fn request_body(
     session: &Session,
     route: &Route,
     body: Incoming,
-    sent: &Arc<AtomicU64>,
+    upload: &Arc<Upload>,
 ) -> Result<RequestBody, Failure> {
     if body.size_hint().lower() > route.max_body {
         return Err(Failure::BodyTooLarge);
@@ -80,7 +79,7 @@ fn request_body(
         body,
         route.max_body,
         stall,
-        Arc::clone(sent),
+        Arc::clone(upload),
     ))
 }
 
@@ -89,15 +88,15 @@ fn request_body(
 async fn within_response_timeout<T>(
     answer: impl Future<Output = T>,
     route: &Route,
-    sent: &AtomicU64,
+    upload: &Upload,
 ) -> Result<T, Failure> {
     let mut answer = std::pin::pin!(answer);
-    let mut before = sent.load(Ordering::Relaxed);
+    let mut before = upload.sent();
     loop {
         if let Ok(answer) = tokio::time::timeout(route.response_timeout, &mut answer).await {
             return Ok(answer);
         }
-        let now = sent.load(Ordering::Relaxed);
+        let now = upload.sent();
         if now == before {
             return Err(Failure::UpstreamTimeout);
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::body::{AnswerBody, RequestBody};
+use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
@@ -22,7 +22,6 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{self, Requirement, Route, normalise};
-use crate::upstream::Lease;
 use crate::websocket::{Opening, OpeningError};
 
 /// Answers one request, whatever it is.
@@ -134,8 +133,8 @@ async fn carry_out(
             opening: None,
             head,
         } => {
-            let (response, lease) = forward(&admission, session, &route, head, body).await?;
-            Ok(Answer::of_upstream(response, Some(lease), route))
+            let (response, loan) = forward(&admission, session, &route, head, body).await?;
+            Ok(Answer::of_upstream(response, Some(loan), route))
         }
     }
 }
@@ -308,21 +307,17 @@ struct Answer {
     head: response::Parts,
     /// `None` if there is no body.
     content: Option<Incoming>,
-    lease: Option<Lease<RequestBody>>,
+    loan: Option<Loan>,
     route: Arc<Route>,
 }
 
 impl Answer {
-    fn of_upstream(
-        response: Response<Incoming>,
-        lease: Option<Lease<RequestBody>>,
-        route: Arc<Route>,
-    ) -> Self {
+    fn of_upstream(response: Response<Incoming>, loan: Option<Loan>, route: Arc<Route>) -> Self {
         let (head, content) = response.into_parts();
         Self {
             head,
             content: Some(content),
-            lease,
+            loan,
             route,
         }
     }
@@ -335,7 +330,7 @@ impl Answer {
         Self {
             head,
             content: None,
-            lease: None,
+            loan: None,
             route,
         }
     }
@@ -344,17 +339,22 @@ impl Answer {
         let Self {
             mut head,
             content,
-            lease,
+            loan,
             route,
         } = self;
         exchange.answered(head.status);
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
+        // The rest of the body would have to be told from the head of the next request.
+        if loan.as_ref().is_some_and(Loan::is_uploading) {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
         let body = match content {
-            Some(content) => AnswerBody::streamed(content, lease, route.idle_timeout, exchange),
+            Some(content) => AnswerBody::streamed(content, loan, route.idle_timeout, exchange),
             None => AnswerBody::own(Bytes::new(), exchange),
         };
         Response::from_parts(head, body)

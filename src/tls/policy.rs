@@ -69,6 +69,16 @@ pub struct Settings {
     pub alpn: &'static [&'static str],
 }
 
+impl Settings {
+    /// The same with one policy each, to see which of them can be loaded.
+    pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
+        self.policies.iter().map(|policy| Self {
+            policies: vec![policy.clone()],
+            ..self.clone()
+        })
+    }
+}
+
 /// One policy, ready for handshakes.
 #[derive(Debug)]
 pub struct Policy {

@@ -2,12 +2,13 @@
 //! gateway knows; and what the client gets back.
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::harness::client::EVERY_PROTOCOL;
-use crate::harness::kept::{in_parts, whole};
+use crate::harness::kept::{endless, in_parts, whole};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::scripted::tables;
 use crate::harness::{Lab, Protocol, Scripted};
@@ -896,4 +897,63 @@ async fn a_refused_head_request_is_answered_without_a_body() {
         }
         assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_after_its_answer_holds_up_nobody() {
+    let upstream = Scripted::start().await;
+    let lab = Config::x509().tables(&upstream.tables()).start().await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    // One connection, so that all of it meets one worker and its one pool.
+    let mut kept = lab.device().keep(Protocol::Http2).await.unwrap();
+    let body = endless();
+    let upload = kept.begin(Method::POST, "/raw/m", &[], body);
+    let origin = async {
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.say(ok).await;
+        peer
+    };
+    let (early, _peer) = tokio::join!(upload, origin);
+    assert_eq!(early.unwrap().collect().await.unwrap().to_bytes(), "ok");
+    let origin = async {
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.say(ok).await;
+    };
+    let both = async { tokio::join!(kept.get("/raw/m", &[]), origin) };
+    let (answer, ()) = tokio::time::timeout(std::time::Duration::from_secs(5), both)
+        .await
+        .expect("the second request waits for the first one's body");
+    assert_eq!(answer.unwrap().body, "ok");
+}
+
+#[tokio::test]
+async fn a_body_that_goes_on_after_its_answer_is_not_taken_for_a_head() {
+    let upstream = Scripted::start().await;
+    let lab = Config::x509().tables(&upstream.tables()).start().await;
+    let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+    stream
+        .write_all(b"POST /raw/m HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhe")
+        .await
+        .unwrap();
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"ok") {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    }
+    // The gateway does not wait for the rest, which nobody can tell from a request for certain.
+    let _ = stream.write_all(b"a\nb\n c\n\n").await;
+    let _ = stream
+        .write_all(b"GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+    let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    lab.origin.assert_untouched();
 }

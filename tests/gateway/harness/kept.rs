@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -43,6 +43,12 @@ pub fn in_parts(parts: Vec<Bytes>, trailers: HeaderMap) -> Body {
         frames.push(Ok(Frame::trailers(trailers)));
     }
     BodyExt::boxed(StreamBody::new(stream::iter(frames)))
+}
+
+/// A body that begins and never ends.
+pub fn endless() -> Body {
+    let beginning = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
+    BodyExt::boxed(StreamBody::new(beginning.chain(stream::pending())))
 }
 
 impl Client {

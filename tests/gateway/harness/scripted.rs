@@ -1,9 +1,13 @@
 //! An origin that says, byte for byte, what a test tells it to.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Longer than anything here takes; a test that meets it has hung.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A listening origin without a will of its own.
 pub struct Scripted {
@@ -33,7 +37,8 @@ impl Scripted {
 
     /// The next connection of the gateway.
     pub async fn accept(&self) -> Peer {
-        let (stream, _) = self.listener.accept().await.unwrap();
+        let arrival = tokio::time::timeout(PATIENCE, self.listener.accept());
+        let (stream, _) = arrival.await.expect("the gateway does not dial").unwrap();
         Peer {
             stream,
             unread: Vec::new(),
@@ -57,7 +62,7 @@ impl Peer {
                 let head: Vec<u8> = self.unread.drain(..at + 4).collect();
                 return String::from_utf8(head).unwrap().to_ascii_lowercase();
             }
-            let read = self.stream.read_buf(&mut self.unread).await.unwrap();
+            let read = self.read().await.unwrap();
             assert_ne!(read, 0, "the gateway has closed");
         }
     }
@@ -70,7 +75,13 @@ impl Peer {
     /// Waits until the gateway closes; panics if it says anything.
     pub async fn closed(mut self) {
         // A reset is an end as well.
-        let read = self.stream.read_buf(&mut self.unread).await.unwrap_or(0);
+        let read = self.read().await.unwrap_or(0);
         assert_eq!((read, self.unread.len()), (0, 0));
+    }
+
+    async fn read(&mut self) -> std::io::Result<usize> {
+        tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread))
+            .await
+            .expect("the gateway says nothing")
     }
 }
