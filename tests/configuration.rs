@@ -112,7 +112,10 @@ fn the_examples_of_the_manual_are_valid() {
     let text = uncommented(&shipped());
     assert_ne!(text, shipped());
     let settings = desk.load(&text, &[]).unwrap();
-    assert_eq!(settings.listeners[0].tls.as_ref().unwrap().policies.len(), 2);
+    assert_eq!(
+        settings.listeners[0].tls.as_ref().unwrap().policies.len(),
+        2
+    );
 }
 
 /// The names that the code reads, told by the calls that read them.
