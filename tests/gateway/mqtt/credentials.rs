@@ -69,6 +69,21 @@ async fn any_other_password_is_refused_before_the_broker_is_dialled() {
 }
 
 #[tokio::test]
+async fn a_refusal_arrives_however_much_the_client_has_sent_behind_its_connect() {
+    let lab = Lab::x509().await;
+    let much = publish(Version::V311, "t", &[b'x'; 50_000]);
+    for transport in EVERY_TRANSPORT {
+        for _ in 0..10 {
+            let mut wire = lab.mqtt_device(transport).await;
+            let connect = Connect::with_password(Version::V311, OTHER).bytes();
+            wire.send(&[&connect[..], &much].concat()).await;
+            wire.ends_with(&Version::V311.not_authorized()).await;
+        }
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
 async fn a_client_id_and_a_user_name_that_are_the_secret_do_not_make_up_for_a_wrong_password() {
     let lab = Lab::x509().await;
     for version in EVERY_VERSION {
