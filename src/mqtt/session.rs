@@ -68,7 +68,7 @@ impl Session<'_> {
         presented: Presented,
         lifecycle: Remote,
     ) -> Result<(), Refused<C>> {
-        let buffer = match self.read_connect(&mut client).await {
+        let buffer = match self.read_connect(&mut client, lifecycle.clone()).await {
             Ok(buffer) => buffer,
             Err(failure) => {
                 return Err(Refused {
@@ -109,10 +109,12 @@ impl Session<'_> {
         }
     }
 
-    /// Reads until the CONNECT is complete, however it is split, or cannot become one.
+    /// Reads until the CONNECT is complete, however it is split, or cannot become one; or until the
+    /// client's right to send one has ended, which goes before what it sends.
     async fn read_connect(
         &self,
         client: &mut impl Transport,
+        lifecycle: Remote,
     ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let limit = self.edge.settings.connect_timeout;
         let complete = async {
@@ -127,9 +129,26 @@ impl Session<'_> {
                 }
             }
         };
-        tokio::time::timeout(limit, complete)
-            .await
-            .unwrap_or(Err(Failure::Timeout(limit)))
+        tokio::select! {
+            biased;
+            failure = self.loss_of_right(lifecycle) => Err(failure),
+            read = tokio::time::timeout(limit, complete) => {
+                read.unwrap_or(Err(Failure::Timeout(limit)))
+            }
+        }
+    }
+
+    /// Waits for an announcement after which this client may not begin a session.
+    async fn loss_of_right(&self, mut lifecycle: Remote) -> Failure {
+        loop {
+            match self.verdict(lifecycle.changed().await) {
+                None => {}
+                Some(Ended::Draining) => return Failure::Draining,
+                Some(Ended::Untrusted | Ended::Expired | Ended::Silent) => {
+                    return Failure::Untrusted;
+                }
+            }
+        }
     }
 
     fn limits(&self) -> Limits {

@@ -409,3 +409,40 @@ async fn a_subscriber_that_reads_slowly_gets_everything_in_the_end() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_client_that_has_not_connected() {
+    for transport in EVERY_TRANSPORT {
+        let lab = Config::x509()
+            .mqtt("connect_timeout = \"1m\"")
+            .start()
+            .await;
+        let mut wire = lab.mqtt_device(transport).await;
+        wire.send(&usual(Version::V5).bytes()[..20]).await;
+        let begun = Instant::now();
+        let end = async {
+            wire.end().await;
+            drop(wire);
+        };
+        let (cut, ()) = tokio::join!(lab.drain(Duration::from_secs(20)), end);
+        assert_eq!(cut, 0, "{transport:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_no_longer_trusted_does_not_get_to_connect() {
+    for transport in EVERY_TRANSPORT {
+        let lab = Lab::x509().await;
+        let mut wire = lab.mqtt_device(transport).await;
+        let stays = lab.mqtt_device(transport).await;
+        lab.reload().unwrap();
+        accepted(&lab, stays, &usual(Version::V5), Version::V5).await;
+        lab.write("certs/ca.crt", Authority::new("Other CA").pem());
+        lab.reload().unwrap();
+        wire.send(&usual(Version::V5).bytes()).await;
+        let code = wire.end().await;
+        assert_eq!(code, (transport == Transport::WebSocket).then_some(1008));
+        lab.broker.assert_fewer_than(2).await;
+    }
+}
