@@ -15,7 +15,7 @@ use super::{Edge, Ending, MissingPassword, Transport, linger};
 use crate::access::{Admission, ClientCredential, Connection, Refusal};
 use crate::credential::Presented;
 use crate::listener::{Announcement, Remote};
-use crate::relay::{End, Farewell, Idle, Relay};
+use crate::relay::{Breach, End, Farewell, Idle, Relay};
 use crate::route::Requirement;
 use crate::upstream::Servers;
 
@@ -239,7 +239,8 @@ impl Session<'_> {
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);
-        let mut relay = Relay::new(client, broker, up, down, idle(keep_alive));
+        let mut relay =
+            Relay::new(client, broker, up, down, idle(keep_alive)).on_breach(tell_of_breach);
         relay.begin_with(rest);
         let expiry = tokio::time::sleep(self.connection.time_left(self.edge.clock.now()));
         tokio::pin!(expiry);
@@ -384,6 +385,14 @@ impl Ended {
             Self::Expired | Self::Untrusted => Ending::Refused,
         }
     }
+}
+
+fn tell_of_breach(client: &mut impl Transport, breach: &Breach) {
+    client.end_with(if breach.too_large {
+        Ending::TooLarge
+    } else {
+        Ending::Malformed
+    });
 }
 
 /// One and a half times the keep alive (MQTT 5.0 §3.1.2.10); zero is none.

@@ -446,3 +446,17 @@ async fn a_client_that_is_no_longer_trusted_does_not_get_to_connect() {
         lab.broker.assert_fewer_than(2).await;
     }
 }
+
+#[tokio::test]
+async fn a_breach_closes_the_websocket_with_the_code_for_it() {
+    for (bytes, code) in [
+        (&[0x20, 2, 0, 0][..], 1002),
+        (&[0xc1, 0], 1002),
+        (&[0x30, 0xff, 0x7f], 1009),
+    ] {
+        let lab = Config::x509().mqtt("max_packet = \"1KiB\"").start().await;
+        let mut wire = session(&lab, Transport::WebSocket, Version::V311).await;
+        wire.send(bytes).await;
+        assert_eq!(wire.end().await, Some(code), "{bytes:02x?}");
+    }
+}
