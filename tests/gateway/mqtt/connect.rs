@@ -355,6 +355,18 @@ async fn a_connect_over_the_limit_is_refused_without_being_read() {
     lab.broker.assert_fewer_than(7).await;
 }
 
+#[tokio::test]
+async fn a_connect_may_be_larger_than_the_packets_behind_it() {
+    let lab = Config::x509().mqtt("max_packet = \"1KiB\"").start().await;
+    for transport in EVERY_TRANSPORT {
+        for version in EVERY_VERSION {
+            let connect = usual(version).will(Will::new(&[b'w'; 3000]));
+            let wire = lab.mqtt_device(transport).await;
+            accepted(&lab, wire, &connect, version).await;
+        }
+    }
+}
+
 /// Authentication method `x`.
 const METHOD: &[u8] = &[0x15, 0, 1, b'x'];
 

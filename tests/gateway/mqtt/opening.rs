@@ -127,7 +127,10 @@ async fn frames_that_break_the_rules_close_the_websocket_with_their_code() {
         (large, 1009),
         (huge, 1009),
     ] {
-        let lab = Config::x509().mqtt("max_packet = \"1KiB\"").start().await;
+        let lab = Config::x509()
+            .mqtt("max_connect = \"1KiB\"\nmax_packet = \"1KiB\"")
+            .start()
+            .await;
         let mut stream = raw_socket(&lab).await;
         stream.write_all(&bytes).await.unwrap();
         let mut answer = Vec::new();
