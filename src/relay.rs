@@ -47,6 +47,8 @@ pub struct Breach {
     pub farewell: Vec<u8>,
     /// For the log.
     pub reason: String,
+    /// Whether it may not pass for its size alone.
+    pub too_large: bool,
 }
 
 /// How a relay ended.
@@ -91,6 +93,7 @@ pub struct Relay<C, U, F> {
     last_moved: Instant,
     end_by: Option<Instant>,
     closing: bool,
+    on_breach: fn(&mut C, &Breach),
     breach: Option<String>,
 }
 
@@ -111,8 +114,17 @@ where
             last_moved: Instant::now(),
             end_by: None,
             closing: false,
+            on_breach: |_, _| {},
             breach: None,
         }
+    }
+
+    /// Has the client's connection told of a breach before it is closed for it, for what only that
+    /// knows to say.
+    #[must_use]
+    pub fn on_breach(mut self, tell: fn(&mut C, &Breach)) -> Self {
+        self.on_breach = tell;
+        self
     }
 
     /// Gives the upstream these bytes of the client before any other, such as those that were read
@@ -217,6 +229,7 @@ where
 
     /// The client breaks the protocol: it is told so, and the upstream hears no more of it.
     fn refuse(&mut self, breach: Breach) {
+        (self.on_breach)(&mut self.client, &breach);
         self.breach = Some(breach.reason);
         self.close(Farewell {
             client: breach.farewell,
@@ -440,6 +453,7 @@ mod tests {
                             pass: at,
                             farewell: vec![1, b'!'],
                             reason,
+                            too_large: false,
                         });
                     }
                     (0, length) => {

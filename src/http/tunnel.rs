@@ -59,7 +59,8 @@ impl Tunnel {
         let Some(upstream) = edge.upstreams.get(self.route.upstream) else {
             return;
         };
-        let limit = u64::from(edge.mqtt.settings.max_packet);
+        let settings = &edge.mqtt.settings;
+        let limit = u64::from(settings.max_packet.max(settings.max_connect));
         let client = ByteStream::new(client, limit);
         let lifecycle = lifecycle.clone();
         mqtt::serve(

@@ -1,7 +1,7 @@
 //! MQTT packets as the frames of a relay: what may pass from either side, and what the client is
 //! told when it sends something else.
 
-use super::codec::{Note, PacketScanner, Version, disconnect_v5};
+use super::codec::{Note, PacketScanner, ScanFault, Version, disconnect_v5};
 use crate::relay::{Breach, Framing};
 
 /// The packets of one direction, behind the CONNECT.
@@ -40,6 +40,7 @@ impl Framing for Packets {
                 // A server of MQTT 3 has no DISCONNECT: it closes.
                 Version::V31 | Version::V311 => Vec::new(),
             },
+            too_large: matches!(error.fault, ScanFault::TooLarge { .. }),
             reason: error.fault.to_string(),
         })?;
         Ok(observed.forward)

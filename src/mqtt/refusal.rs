@@ -20,6 +20,10 @@ pub(super) enum Failure {
     Timeout(Duration),
     #[error("the client ended before its CONNECT was complete")]
     Gone,
+    #[error("the gateway drains")]
+    Draining,
+    #[error("the client is no longer trusted")]
+    Untrusted,
     #[error("malformed CONNECT: {0}")]
     Malformed(#[from] ConnectError),
     #[error("enhanced authentication is not offered")]
@@ -70,7 +74,11 @@ impl Failure {
     fn codes(&self) -> Option<(ConnackReason, ReturnCode)> {
         use {ConnackReason as R, ReturnCode as C};
         match self {
-            Self::Timeout(_) | Self::Gone | Self::Malformed(_) => None,
+            Self::Timeout(_)
+            | Self::Gone
+            | Self::Draining
+            | Self::Untrusted
+            | Self::Malformed(_) => None,
             Self::AuthenticationMethod => Some((R::BadAuthenticationMethod, C::NotAuthorized)),
             Self::Refused(refusal) => Some(refused(refusal)),
             Self::Rewrite(_) => Some((R::NotAuthorized, C::NotAuthorized)),
@@ -90,10 +98,11 @@ impl Failure {
             Self::Malformed(_) => Ending::Malformed,
             Self::Timeout(_)
             | Self::Gone
+            | Self::Untrusted
             | Self::AuthenticationMethod
             | Self::Refused(_)
             | Self::Rewrite(_) => Ending::Refused,
-            Self::Broker(_) | Self::BrokerBroken(_) => Ending::GoingAway,
+            Self::Draining | Self::Broker(_) | Self::BrokerBroken(_) => Ending::GoingAway,
         }
     }
 
@@ -102,6 +111,8 @@ impl Failure {
         match self {
             Self::Timeout(_) => "connect_timeout",
             Self::Gone => "connect_incomplete",
+            Self::Draining => "draining",
+            Self::Untrusted => "no_longer_trusted",
             Self::Malformed(_) => "malformed_connect",
             Self::AuthenticationMethod => "authentication_method",
             Self::Refused(refusal) => refusal.code(),

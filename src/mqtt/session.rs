@@ -15,7 +15,7 @@ use super::{Edge, Ending, MissingPassword, Transport, linger};
 use crate::access::{Admission, ClientCredential, Connection, Refusal};
 use crate::credential::Presented;
 use crate::listener::{Announcement, Remote};
-use crate::relay::{End, Farewell, Idle, Relay};
+use crate::relay::{Breach, End, Farewell, Idle, Relay};
 use crate::route::Requirement;
 use crate::upstream::Servers;
 
@@ -68,7 +68,7 @@ impl Session<'_> {
         presented: Presented,
         lifecycle: Remote,
     ) -> Result<(), Refused<C>> {
-        let buffer = match self.read_connect(&mut client).await {
+        let buffer = match self.read_connect(&mut client, lifecycle.clone()).await {
             Ok(buffer) => buffer,
             Err(failure) => {
                 return Err(Refused {
@@ -109,10 +109,12 @@ impl Session<'_> {
         }
     }
 
-    /// Reads until the CONNECT is complete, however it is split, or cannot become one.
+    /// Reads until the CONNECT is complete, however it is split, or cannot become one; or until the
+    /// client's right to send one has ended, which goes before what it sends.
     async fn read_connect(
         &self,
         client: &mut impl Transport,
+        lifecycle: Remote,
     ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let limit = self.edge.settings.connect_timeout;
         let complete = async {
@@ -127,9 +129,26 @@ impl Session<'_> {
                 }
             }
         };
-        tokio::time::timeout(limit, complete)
-            .await
-            .unwrap_or(Err(Failure::Timeout(limit)))
+        tokio::select! {
+            biased;
+            failure = self.loss_of_right(lifecycle) => Err(failure),
+            read = tokio::time::timeout(limit, complete) => {
+                read.unwrap_or(Err(Failure::Timeout(limit)))
+            }
+        }
+    }
+
+    /// Waits for an announcement after which this client may not begin a session.
+    async fn loss_of_right(&self, mut lifecycle: Remote) -> Failure {
+        loop {
+            match self.verdict(lifecycle.changed().await) {
+                None => {}
+                Some(Ended::Draining) => return Failure::Draining,
+                Some(Ended::Untrusted | Ended::Expired | Ended::Silent) => {
+                    return Failure::Untrusted;
+                }
+            }
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -220,7 +239,8 @@ impl Session<'_> {
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);
-        let mut relay = Relay::new(client, broker, up, down, idle(keep_alive));
+        let mut relay =
+            Relay::new(client, broker, up, down, idle(keep_alive)).on_breach(tell_of_breach);
         relay.begin_with(rest);
         let expiry = tokio::time::sleep(self.connection.time_left(self.edge.clock.now()));
         tokio::pin!(expiry);
@@ -365,6 +385,14 @@ impl Ended {
             Self::Expired | Self::Untrusted => Ending::Refused,
         }
     }
+}
+
+fn tell_of_breach(client: &mut impl Transport, breach: &Breach) {
+    client.end_with(if breach.too_large {
+        Ending::TooLarge
+    } else {
+        Ending::Malformed
+    });
 }
 
 /// One and a half times the keep alive (MQTT 5.0 §3.1.2.10); zero is none.

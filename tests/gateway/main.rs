@@ -11,6 +11,7 @@ mod harness;
 mod isolation;
 mod legacy;
 mod lifecycle;
+mod mqtt;
 mod resumption;
 mod secrecy;
 mod server_names;

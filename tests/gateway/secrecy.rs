@@ -8,9 +8,10 @@ use tokio::net::TcpListener;
 use crate::harness::ca::{device, name};
 use crate::harness::client::EVERY_PROTOCOL;
 use crate::harness::lab::SECRET;
+use crate::harness::mqtt::{Connect, EVERY_VERSION, Will, Wire};
 use crate::harness::process::Running;
 use crate::harness::scripted::tables;
-use crate::harness::{Authority, Client, Protocol, Site};
+use crate::harness::{Authority, Broker, Client, Protocol, Site};
 
 /// A secret of somebody else, which is wrong beside [`SECRET`].
 const OTHER: &str = "5ec4e7a0-0000-4000-8000-5ec4e7a05ec4";
@@ -99,6 +100,38 @@ async fn complain(client: &Client) {
     }
 }
 
+/// Speaks MQTT with the secret in every field, to a broker and to one that is not there.
+async fn present_by_mqtt(client: &Client, secret: &str) {
+    for path in ["/mqtt", "/mqtt-nowhere"] {
+        for version in EVERY_VERSION {
+            let right = Connect::with_password(version, secret).client_id(secret);
+            let mut wrong = right.clone().password(format!("Client {secret}"));
+            wrong.user_name = Some(secret.into());
+            let mut malformed = right.clone();
+            malformed.trailing = secret.into();
+            let mut misnamed = right.clone();
+            misnamed.will = Some(Will {
+                topic: format!("{secret}/#").into(),
+                ..Will::new(secret.as_bytes())
+            });
+            for connect in [right, wrong, malformed, misnamed] {
+                let fields = [("sec-websocket-protocol", "mqtt")];
+                let opened = client.open_websocket(path, &fields).await;
+                let mut wire = Wire::of_websocket(opened.unwrap().0);
+                wire.send(&connect.bytes()).await;
+                if let Some(answer) = wire.packet().await {
+                    assert_secret_free("an answer", &String::from_utf8_lossy(&answer));
+                }
+                // A packet of no type, which ends a session that is open.
+                wire.send(format!("\0{secret}").as_bytes()).await;
+                while let Some(answer) = wire.packet().await {
+                    assert_secret_free("an answer", &String::from_utf8_lossy(&answer));
+                }
+            }
+        }
+    }
+}
+
 async fn everything_it_has_said(gateway: Running<'_>) {
     let (_, metrics) = gateway.admin("/metrics").await;
     assert_secret_free("/metrics", &metrics);
@@ -119,7 +152,13 @@ async fn talkative_site(top: &str) -> Site {
     let top = format!("{top}\ndrain_timeout = \"1s\"");
     let log = "[log]\nlevel = \"trace\"\n[routes.silent]\npath = \"/http/silent\"\n\
                upstream = \"origin\"\nstrip_prefix = false\nresponse_timeout = \"20ms\"\n";
-    site.configure(&top, &format!("{log}{}", tables(nobody)));
+    let broker = Broker::start().await.address;
+    let mqtt = format!(
+        "[mqtt]\nreason_strings = true\n[upstreams.broker]\nservers = [\"{broker}\"]\n\
+         [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n\
+         [routes.mqtt_nowhere]\npath = \"/mqtt-nowhere\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n"
+    );
+    site.configure(&top, &format!("{log}{mqtt}{}", tables(nobody)));
     site
 }
 
@@ -129,6 +168,8 @@ async fn no_secret_is_told_where_certificates_decide() {
     let gateway = site.run(&[]).await;
     present_everywhere(&gateway.device(), SECRET).await;
     present_everywhere(&gateway.device(), OTHER).await;
+    present_by_mqtt(&gateway.device(), SECRET).await;
+    present_by_mqtt(&gateway.device(), OTHER).await;
     complain(&gateway.device()).await;
     let mut two_names = device(SECRET);
     // rcgen keeps one value of each type; by its number the second common name is another type.
@@ -158,6 +199,7 @@ async fn no_secret_is_told_where_keys_decide() {
     let gateway = site.run(&[]).await;
     let client = gateway.client(None);
     present_everywhere(&client, SECRET).await;
+    present_by_mqtt(&client, SECRET).await;
     complain(&client).await;
     for protocol in EVERY_PROTOCOL {
         let fields = [("authorization", SECRET), ("authorization", OTHER)];

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Demo {
     pub directory: TempDir,
     pub address: SocketAddr,
+    /// Of the MQTTS listener.
+    pub mqtts: SocketAddr,
     _gateway: Running,
     _adapters: Running,
 }
@@ -48,10 +50,13 @@ impl Demo {
             .args(["run", "--config"])
             .arg(&config)
             .env("AUTH", auth);
-        let (gateway, address) = start_gateway(command);
+        let (gateway, address, lines) = start_gateway_with_log(command);
+        // In the order of their names: edge, mqtts.
+        let mqtts = next_address(&lines);
         Self {
             directory,
             address,
+            mqtts,
             _gateway: gateway,
             _adapters: adapters,
         }
@@ -67,13 +72,8 @@ impl Demo {
     }
 }
 
-/// Starts a gateway and waits until it says where it listens.
-pub fn start_gateway(command: Command) -> (Running, SocketAddr) {
-    let (running, address, _) = start_gateway_with_log(command);
-    (running, address)
-}
-
-/// The same, with the lines that it logs from then on.
+/// Starts a gateway and waits until it says where it listens; with the lines that it logs from then
+/// on.
 pub fn start_gateway_with_log(
     mut command: Command,
 ) -> (Running, SocketAddr, mpsc::Receiver<String>) {
@@ -84,14 +84,18 @@ pub fn start_gateway_with_log(
         .unwrap();
     let lines = lines_of(child.stderr.take().unwrap());
     let running = Running(child);
+    let address = next_address(&lines);
+    (running, address, lines)
+}
+
+fn next_address(lines: &mpsc::Receiver<String>) -> SocketAddr {
     loop {
         let line = lines
             .recv_timeout(PATIENCE)
             .expect("the gateway says where it listens");
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
         if line["message"] == "listening" {
-            let address = line["address"].as_str().unwrap().parse().unwrap();
-            return (running, address, lines);
+            return line["address"].as_str().unwrap().parse().unwrap();
         }
     }
 }
@@ -155,9 +159,12 @@ fn config_text(adapters: &Value) -> String {
          [tls]\ncertificate = \"{certs}/server.crt\"\nkey = \"{certs}/server.key\"\n\
          client_ca = [\"{certs}/ca.crt\"]\n\
          [listeners.edge]\naddress = \"127.0.0.1:0\"\n\
+         [listeners.mqtts]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"mqtt\"\n\
          [upstreams.http]\nservers = [{}]\n[upstreams.ws]\nservers = [{}]\n\
+         [upstreams.mqtt]\nservers = [{}]\n\
          [routes.http]\npath = \"/http/\"\nupstream = \"http\"\nstrip_prefix = true\n\
-         [routes.ws]\npath = \"/ws/\"\nupstream = \"ws\"\nstrip_prefix = true\n",
-        adapters["http"], adapters["ws"]
+         [routes.ws]\npath = \"/ws/\"\nupstream = \"ws\"\nstrip_prefix = true\n\
+         [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"mqtt\"\n",
+        adapters["http"], adapters["ws"], adapters["mqtt"]
     )
 }

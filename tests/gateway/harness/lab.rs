@@ -12,7 +12,7 @@ use portcullis::gateway::Gateway;
 use rustls::SupportedProtocolVersion;
 use tempfile::TempDir;
 
-use super::{Authority, Client, Identity, Origin};
+use super::{Authority, Broker, Client, Identity, Origin};
 
 /// The secret of the device that every lab knows.
 pub const SECRET: &str = "d7cc2964-a48b-4a6e-871a-08da28e7883d";
@@ -21,10 +21,11 @@ pub const SECRET: &str = "d7cc2964-a48b-4a6e-871a-08da28e7883d";
 pub const VERSIONS: [&SupportedProtocolVersion; 2] =
     [&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// A gateway, the authority it trusts, and the origin behind it.
+/// A gateway, the authority it trusts, and the origin and the broker behind it.
 pub struct Lab {
     pub authority: Authority,
     pub origin: Origin,
+    pub broker: Broker,
     pub clock: ManualClock,
     pub config: Config,
     pub directory: TempDir,
@@ -39,6 +40,8 @@ pub struct Config {
     pub limits: String,
     pub timeouts: String,
     pub route: String,
+    pub mqtt: String,
+    pub drain_timeout: Option<&'static str>,
     /// Whole tables.
     pub tables: String,
 }
@@ -79,6 +82,18 @@ impl Config {
         self
     }
 
+    /// Lines for `[mqtt]`.
+    pub fn mqtt(mut self, lines: &str) -> Self {
+        writeln!(self.mqtt, "{lines}").unwrap();
+        self
+    }
+
+    /// MQTT sessions end spread over this time.
+    pub fn drain_timeout(mut self, time: &'static str) -> Self {
+        self.drain_timeout = Some(time);
+        self
+    }
+
     pub fn tables(mut self, lines: &str) -> Self {
         writeln!(self.tables, "{lines}").unwrap();
         self
@@ -88,27 +103,34 @@ impl Config {
         Lab::start(self).await
     }
 
-    fn text(&self, origin: SocketAddr) -> String {
+    fn text(&self, origin: SocketAddr, broker: SocketAddr) -> String {
         let Self {
             auth,
             tls,
             limits,
             timeouts,
             route,
+            mqtt,
+            drain_timeout,
             tables,
         } = self;
         let auth = auth.map_or(String::new(), |auth| format!("auth = \"{auth}\""));
+        let drain_timeout = drain_timeout.unwrap_or("5s");
         format!(
-            "{auth}\nworkers = 2\ndrain_timeout = \"5s\"\n\
+            "{auth}\nworkers = 2\ndrain_timeout = \"{drain_timeout}\"\n\
              [admin]\naddress = \"127.0.0.1:0\"\n\
              [log]\naccess = false\nlevel = \"error\"\n\
              [limits]\n{limits}\n[timeouts]\n{timeouts}\n\
              [tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n{tls}\n\
+             [mqtt]\n{mqtt}\n\
              [listeners.edge]\naddress = \"127.0.0.1:0\"\n\
+             [listeners.mqtts]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"broker\"\n\
              [upstreams.origin]\nservers = [\"{origin}\"]\n\
+             [upstreams.broker]\nservers = [\"{broker}\"]\n\
              [routes.http]\npath = \"/http/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
              [routes.ws]\npath = \"/ws/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
-             [routes.public]\npath = \"/public/\"\nupstream = \"origin\"\ncredential = \"none\"\n{tables}\n"
+             [routes.public]\npath = \"/public/\"\nupstream = \"origin\"\ncredential = \"none\"\n\
+             [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n{tables}\n"
         )
     }
 }
@@ -135,6 +157,7 @@ impl Lab {
         );
         let mut lab = Self {
             origin: Origin::start().await,
+            broker: Broker::start().await,
             clock: ManualClock::stopped_now(),
             authority,
             config,
@@ -148,7 +171,11 @@ impl Lab {
     /// The settings as the files say now.
     pub fn settings(&self) -> Result<Settings, config::ConfigError> {
         let path = self.path("config.toml");
-        std::fs::write(&path, self.config.text(self.origin.address)).unwrap();
+        std::fs::write(
+            &path,
+            self.config.text(self.origin.address, self.broker.address),
+        )
+        .unwrap();
         config::load(&path, &Environment::default())
     }
 
@@ -170,7 +197,7 @@ impl Lab {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.gateway().addresses()[0].1
+        self.address_of("edge")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

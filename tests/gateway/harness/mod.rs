@@ -1,17 +1,22 @@
 //! What a test needs around a gateway: certificates, an origin behind it, clients in front.
 
+use std::time::Duration;
+
+pub mod broker;
 pub mod ca;
 pub mod client;
 pub mod demo;
 pub mod der;
 pub mod kept;
 pub mod lab;
+pub mod mqtt;
 pub mod openssl;
 pub mod origin;
 pub mod process;
 pub mod scripted;
 pub mod session;
 
+pub use broker::Broker;
 pub use ca::{Authority, Identity};
 pub use client::{Answer, Client, Protocol};
 pub use kept::Kept;
@@ -20,3 +25,6 @@ pub use origin::Origin;
 pub use process::{Process, Site};
 pub use scripted::Scripted;
 pub use session::Session;
+
+/// Longer than anything here takes; a test that meets it has hung.
+pub const PATIENCE: Duration = Duration::from_secs(30);
