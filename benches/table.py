@@ -90,7 +90,12 @@ def spread(peer, cell, key):
 
 def ratio(peer, cell, key):
     own, found = values(base, cell, key), values(peer, cell, key)
-    return f"{statistics.median(found) / statistics.median(own):.2f}" if own and found and statistics.median(own) else "–"
+    if not own or not found or not statistics.median(own):
+        return "–"
+    text = f"{statistics.median(found) / statistics.median(own):.2f}"
+    # Where the ranges overlap, another run may turn the order round.
+    undecided = peer != base and min(found) <= max(own) and min(own) <= max(found)
+    return text + " ?" * undecided
 
 
 def table(title, lines, show=spread):
@@ -119,7 +124,7 @@ print(f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_mib']:,} 
 print(f"- {'; '.join(dict.fromkeys(record['versions'].values()))}")
 if record["binary_bytes"]:
     print(f"- portcullis is a binary of {record['binary_bytes'] / 2**20:.1f} MiB")
-table(f"Ratio to {base}, of medians: above 1.00, {base} needs less", COSTS + SIZES[:-1], ratio)
+table(f"Ratio to {base}, of medians: above 1.00, {base} needs less; ? where the ranges overlap, so undecided", COSTS + SIZES[:-1], ratio)
 table("Gateway's CPU, µs per operation: median (smallest–largest)", COSTS)
 table("Gateway's memory, KiB, fresh process", SIZES)
 table("Latency, µs, open loop, from the intended time of sending", LATENCIES)
