@@ -29,9 +29,9 @@ certs: ## An authority, a server's and a device's certificate in certs/, if ther
 	@test -e certs/portcullis-server.crt || $(MAKE) --no-print-directory server_cert
 	@test -e certs/client.crt || $(MAKE) --no-print-directory client_cert
 
-# CN=, O=, OU=, emailAddress=, CLIENT_SECRET=, CRT_FILE_NAME=, KEY_TYPE=: see docker/ssl/Makefile.
+# Their variables: `make -C docker/ssl` explains them. CRT_LOCATION is a path from docker/ssl.
 ca: ## A self-signed certificate authority, for 3 years
 server_cert: ## The gateway's certificate, for 1000 days
-client_cert: ## A device's certificate with CLIENT_SECRET in its CN, for 2 years
+client_cert: ## A device's certificate with CLIENT_SECRET in its CN, for 2 years; more: make -C docker/ssl
 ca server_cert client_cert:
 	@$(MAKE) --no-print-directory -C docker/ssl $@

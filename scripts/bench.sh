@@ -1,50 +1,54 @@
 #!/usr/bin/env bash
-# CPU and memory per operation, beside the proxies that are installed, in alternation in one run.
-# SECS (4) a cell, ROUNDS (3), CELLS and PEERS choose; see benches/README.md.
+# CPU and memory per operation, beside the proxies that are installed, taking turns in one run.
+# SECS, ROUNDS, RATE, CELLS and PEERS choose; PORTCULLIS and LOADGEN name programs that are built
+# already; see benches/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export SECS=${SECS:-4} ROUNDS=${ROUNDS:-3} RATE=${RATE:-2000}
 
-for tool in cargo openssl python3 taskset; do
-  command -v "$tool" >/dev/null || { echo "make bench needs $tool, which is not installed" >&2; exit 1; }
-done
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  packages="nginx libnginx-mod-stream libnginx-mod-http-js libnginx-mod-stream-js haproxy mosquitto"
-  # shellcheck disable=SC2086
-  dpkg -s $packages >/dev/null 2>&1 ||
-    { echo "installing $packages"; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages >/dev/null; }
+missing=()
+for tool in cargo openssl python3 taskset; do command -v "$tool" > /dev/null || missing+=("$tool"); done
+[ ${#missing[@]} = 0 ] || { echo "make bench needs what is not installed: ${missing[*]}" >&2; exit 1; }
+packages="nginx libnginx-mod-stream libnginx-mod-http-js libnginx-mod-stream-js haproxy mosquitto"
+# shellcheck disable=SC2086
+if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! dpkg -s $packages > /dev/null 2>&1; then
+  echo "installing $packages"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages; } > /dev/null ||
+    echo "they cannot be installed here" >&2
 fi
-cargo build --release --bin portcullis
-cargo build --release --manifest-path benches/loadgen/Cargo.toml --target-dir benches/loadgen/target
-target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
-export PORTCULLIS=${PORTCULLIS:-$target/release/portcullis} LOADGEN=$PWD/benches/loadgen/target/release/loadgen
 
-available() { # a peer is measured where its program is installed
+if [ -z "${PORTCULLIS:-}" ]; then
+  cargo build --release --bin portcullis
+  PORTCULLIS=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/portcullis
+fi
+if [ -z "${LOADGEN:-}" ]; then
+  cargo build --release --manifest-path benches/loadgen/Cargo.toml --target-dir benches/loadgen/target
+  LOADGEN=$PWD/benches/loadgen/target/release/loadgen
+fi
+export PORTCULLIS LOADGEN
+
+installed() { # a peer is measured where its program is
+  local modules=${NGINX_MODULES:-/usr/lib/nginx/modules}
   case $1 in
     portcullis) true ;;
-    nginx) command -v nginx && [ -e "${NGINX_MODULES:-/usr/lib/nginx/modules}/ngx_http_js_module.so" ] ;;
-    nginx-plain) command -v nginx ;;
+    nginx) command -v nginx && [ -e "$modules/ngx_http_js_module.so" ] && [ -e "$modules/ngx_stream_js_module.so" ] ;;
+    nginx-plain) command -v nginx && [ -e "$modules/ngx_stream_module.so" ] ;;
     envoy) [ -n "${ENVOY:-}" ] || command -v envoy ;;
     *) command -v "$1" ;;
-  esac >/dev/null
+  esac > /dev/null
 }
-peers=
+peers=()
 for peer in ${PEERS:-portcullis nginx nginx-plain haproxy envoy caddy}; do
-  if available "$peer"; then peers="$peers $peer"; else echo "$peer is not installed and not measured"; fi
+  [ -x "benches/peers/$peer/start.sh" ] || { echo "PEERS: there is no peer \"$peer\"" >&2; exit 2; }
+  if installed "$peer"; then peers+=("$peer"); else echo "$peer is not installed and not measured"; fi
 done
 
-benches/check.sh portcullis
-results=benches/results
-mkdir -p "$results"
-stamp=$(date -u +%Y-%m-%d)
-{
-  echo "# $stamp, $(git describe --always --dirty)"
-  echo
-  echo "- $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores shared with the load, Linux $(uname -r)"
-  echo "- $(rustc --version); $(du -h --apparent-size "$PORTCULLIS" | cut -f1) release binary"
-  for peer in $peers; do
-    case $peer in nginx) nginx -v 2>&1 | sed 's/^/- /' ;; haproxy) haproxy -v | sed -n '1s/^/- /p' ;; esac
-  done
-  OUT=$PWD/benches/work/results.jsonl benches/run.sh "${peers# }" "${ROUNDS:-3}" 2>benches/work.log || { tail -n 5 benches/work.log >&2; exit 1; }
-} | tee "$results/$stamp.md"
-rm -f benches/work.log
-cp benches/work/results.jsonl "$results/$stamp.jsonl"
+# What is measured must work first: a gateway that refuses everybody is fast. What the others let
+# pass is only said.
+for peer in "${peers[@]}"; do benches/check.sh "$peer" || [ "$peer" != portcullis ]; done
+benches/run.sh "${peers[@]}"
+mkdir -p benches/results
+result=benches/results/$(date -u +%Y-%m-%d-%H%M)
+python3 benches/record.py benches/work/results.jsonl "$result.json" "${peers[@]}"
+python3 benches/table.py "$result.json" | tee "$result.md"
+echo "kept as $result.json and $result.md"
