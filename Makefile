@@ -1,10 +1,10 @@
 # The front desk: `make` alone says what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fuzz bench certs ca server_cert client_cert
+.PHONY: help run test test-compose check fmt fuzz bench certs ca server_cert client_cert
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z_ ]+:.*## / { printf "  make %-34s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_ -]+:.*## / { printf "  make %-34s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run the gateway with stand-in adapters and certificates, and print commands to try
 	@scripts/run.sh
@@ -17,6 +17,9 @@ check: ## Formatting, lints, documentation, dependencies
 
 fmt: ## Format the code
 	cargo fmt
+
+test-compose: ## The specification's commands against docker/docker-compose.yml, in both modes
+	@scripts/test-compose.sh
 
 fuzz: ## Fuzz the parsers, each for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
