@@ -184,7 +184,8 @@ where
     let limits = deadlines.limits;
     let service = service_fn(move |request| {
         let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(handler::handle(session, request).await) }
+        // Boxed for each request: hyper keeps room for the future while no request is there.
+        Box::pin(async move { Ok::<_, Infallible>(handler::handle(session, request).await) })
     });
     let connection = http1::Builder::new()
         .max_headers(limits.header_count)
