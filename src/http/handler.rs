@@ -9,7 +9,10 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::response;
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
@@ -30,6 +33,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
+    let upgrade = head.extensions.get::<OnUpgrade>().cloned();
     let offence = session.progress.begin();
     let mut exchange = Exchange::begin(&session, &head);
     let passage = match offence {
@@ -43,7 +47,7 @@ pub(super) async fn handle(
             Err(failure)
         }
     };
-    match answer {
+    let response = match answer {
         Ok(answer) => answer.into_response(exchange),
         Err(failure) => {
             report(&session, &exchange, &failure);
@@ -52,7 +56,23 @@ pub(super) async fn handle(
             }
             failure.into_response(exchange)
         }
+    };
+    if let Some(upgrade) = upgrade.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS)
+    {
+        end_unswitched(&session, upgrade);
     }
+    response
+}
+
+/// hyper lets go of a connection whose request asked for an upgrade, whatever the answer was: it
+/// ends here, and as TLS connections should (RFC 8446 §6.1).
+fn end_unswitched(session: &Session, upgrade: OnUpgrade) {
+    session.edge.tasks.spawn(async move {
+        if let Ok(client) = upgrade.await {
+            // If it fails, the client is gone.
+            let _ = TokioIo::new(client).shutdown().await;
+        }
+    });
 }
 
 /// A request that may pass.

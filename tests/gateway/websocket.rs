@@ -468,3 +468,20 @@ async fn an_opening_over_http2_is_no_way_around_the_gate() {
     let request = lab.origin.only_request();
     assert!(!request.headers.contains_key("upgrade"));
 }
+
+#[tokio::test]
+async fn a_connection_whose_opening_was_refused_ends_as_tls_connections_should() {
+    let lab = Config::x509().timeouts("idle = \"200ms\"").start().await;
+    for fields in [
+        "authorization: Client another\r\n",
+        "sec-websocket-version: 8\r\n",
+    ] {
+        let request = format!(
+            "GET /ws/m HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
+        );
+        // Reading to the end fails where the end of TLS, close_notify, is missing.
+        let answer = lab.device().raw(request.as_bytes()).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+}
