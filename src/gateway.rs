@@ -4,35 +4,34 @@
 //! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
 //! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
 
+mod worker;
+
 use std::collections::HashSet;
+use std::mem::discriminant;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Connection, ConnectionId, Gate, Handshake, Mode};
+use worker::Worker;
+
+use crate::access::{Gate, Mode};
 use crate::admin;
 use crate::clock::Clock;
-use crate::config::{ListenerSettings, Service, Settings};
-use crate::credential::Presented;
-use crate::http::{self, Edge, Protocol, Rules};
-use crate::listener::{self, Arrival, Lifecycle, Remote};
-use crate::mqtt;
+use crate::config::{ListenerSettings, Settings};
+use crate::http::Rules;
+use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
-use crate::telemetry::{AccessLog, HandshakeResult, ListenerMetrics, Metrics};
-use crate::tls::{
-    self, Accepted, ClientAuth, HandshakeError, MinVersion, Policies, Resumed, Terminator, TlsError,
-};
-use crate::upstream::Upstream;
+use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
+use crate::tls::{self, ClientAuth, MinVersion, Policies, Terminator, TlsError};
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
@@ -58,8 +57,8 @@ pub enum StartError {
     /// A thread or its runtime cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(#[source] io::Error),
-    /// Listeners cannot be added, removed or moved while the gateway runs.
-    #[error("listeners have changed; restart to add, remove or move one")]
+    /// Listeners cannot be added, removed, moved or given another protocol while the gateway runs.
+    #[error("listeners have changed; restart to add, remove or move one, or change its protocol")]
     ListenersChanged,
 }
 
@@ -181,6 +180,7 @@ impl Gateway {
             known.settings.name == new.name
                 && known.settings.address == new.address
                 && known.settings.tls.is_some() == new.tls.is_some()
+                && discriminant(&known.settings.service) == discriminant(&new.service)
         };
         let listeners = &self.shared.listeners;
         let unchanged = listeners.len() == settings.listeners.len()
@@ -227,10 +227,7 @@ impl Gateway {
     }
 
     fn spawn_worker(&mut self, sockets: Vec<std::net::TcpListener>) -> Result<(), StartError> {
-        let worker = Arc::new(Worker {
-            shared: Arc::clone(&self.shared),
-            edges: Mutex::default(),
-        });
+        let worker = Arc::new(Worker::new(Arc::clone(&self.shared)));
         self.spawn(move |stop| worker.run(sockets, stop))
     }
 
@@ -292,240 +289,6 @@ impl Live {
             })
             .collect();
         Self { settings, rules }
-    }
-}
-
-/// One thread's share of the work.
-#[derive(Debug)]
-struct Worker {
-    shared: Arc<Shared>,
-    edges: Mutex<Option<Edges>>,
-}
-
-/// One worker's edges, in the order of the listeners, and the settings that they were made of.
-#[derive(Debug)]
-struct Edges {
-    made_of: Arc<Live>,
-    edges: Vec<Arc<Edge>>,
-}
-
-impl Worker {
-    async fn run(self: Arc<Self>, sockets: Vec<std::net::TcpListener>, stop: CancellationToken) {
-        for (index, socket) in sockets.into_iter().enumerate() {
-            tokio::spawn(Arc::clone(&self).accept(index, socket));
-        }
-        stop.cancelled().await;
-    }
-
-    async fn accept(self: Arc<Self>, index: usize, socket: std::net::TcpListener) {
-        let listener = match TcpListener::from_std(socket) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "cannot listen"),
-        };
-        let mut lifecycle = self.shared.lifecycle.subscribe();
-        let serve = |arrival| {
-            let connection = Arc::clone(&self).serve(index, arrival);
-            self.shared.tasks.spawn(connection);
-        };
-        listener::accept_loop(&listener, &self.shared.permits, lifecycle.draining(), serve).await;
-    }
-
-    /// One connection up to the end of its handshake; what comes then is a task of its own, so that
-    /// the handshake's state does not stay for as long as the connection lives.
-    async fn serve(self: Arc<Self>, index: usize, arrival: Arrival) {
-        // Before the rules are looked up, or a reload in between would never be heard of.
-        let lifecycle = self.shared.lifecycle.subscribe();
-        let (Some(listener), Some(edge)) = (self.shared.listeners.get(index), self.edge(index))
-        else {
-            return;
-        };
-        let counted = Counted::new(listener);
-        let service = self.service(index);
-        let Arrival {
-            stream,
-            remote,
-            permit,
-        } = arrival;
-        let id = ConnectionId::next(&self.shared.connection_ids);
-        let Some(terminator) = &listener.terminator else {
-            let connection = Connection::new(id, remote, None);
-            let speaker = Speaker {
-                connection,
-                edge,
-                service,
-                permit,
-                lifecycle,
-                counted,
-            };
-            self.shared
-                .tasks
-                .spawn(speaker.speak(stream, Protocol::Http1));
-            return;
-        };
-        let accepted = match terminator.accept(stream).await {
-            Ok(accepted) => accepted,
-            Err(error) => return report_handshake(listener, remote, &error),
-        };
-        listener.metrics.handshake(match accepted.kind {
-            Resumed::No => HandshakeResult::Full,
-            Resumed::Yes => HandshakeResult::Resumed,
-        });
-        let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Protocol::Http2,
-            _ => Protocol::Http1,
-        };
-        let Accepted {
-            stream,
-            peer,
-            policy,
-            policies,
-            ..
-        } = accepted;
-        let connection = Connection::new(
-            id,
-            remote,
-            Some(Handshake {
-                peer,
-                policy,
-                policies,
-            }),
-        );
-        tracing::debug!(
-            connection = %id, %remote, listener = listener.settings.name,
-            cert_fp_sha256 = connection.fingerprint(), "connected"
-        );
-        let speaker = Speaker {
-            connection,
-            edge,
-            service,
-            permit,
-            lifecycle,
-            counted,
-        };
-        self.shared.tasks.spawn(speaker.speak(stream, protocol));
-    }
-
-    /// What is spoken on a listener, under the settings in force.
-    fn service(&self, index: usize) -> Service {
-        let live = self.shared.live.load();
-        live.settings
-            .listeners
-            .get(index)
-            .map_or(Service::Http, |listener| listener.service)
-    }
-
-    /// This worker's edge for a listener, under the settings in force.
-    fn edge(&self, index: usize) -> Option<Arc<Edge>> {
-        let live = self.shared.live.load();
-        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = edges
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(&known.made_of, &live));
-        if !current {
-            let made_of = Arc::clone(&live);
-            *edges = Some(Edges {
-                edges: self.build_edges(&live),
-                made_of,
-            });
-        }
-        edges.as_ref()?.edges.get(index).cloned()
-    }
-
-    fn build_edges(&self, live: &Live) -> Vec<Arc<Edge>> {
-        let shared = &self.shared;
-        let upstreams: Arc<[_]> = live
-            .settings
-            .upstreams
-            .iter()
-            .cloned()
-            .map(Upstream::new)
-            .collect();
-        let edge = |(rules, listener): (&Arc<Rules>, &Arc<LiveListener>)| {
-            Arc::new(Edge {
-                rules: Arc::clone(rules),
-                upstreams: Arc::clone(&upstreams),
-                mqtt: self.build_mqtt(live, listener),
-                terminator: listener.terminator.clone(),
-                clock: Arc::clone(&shared.clock),
-                metrics: Arc::clone(&shared.metrics),
-                routed: live
-                    .settings
-                    .routes
-                    .iter()
-                    .map(|r| shared.metrics.for_route(&r.name))
-                    .collect(),
-                unrouted: shared.metrics.for_route(""),
-                access_log: shared.access_log.clone(),
-                tasks: shared.tasks.clone(),
-            })
-        };
-        live.rules.iter().zip(&shared.listeners).map(edge).collect()
-    }
-
-    fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
-        mqtt::Edge {
-            gate: Gate::new(live.settings.mode),
-            settings: live.settings.mqtt.clone(),
-            drain_timeout: live.settings.drain_timeout,
-            terminator: listener.terminator.clone(),
-            clock: Arc::clone(&self.shared.clock),
-            metrics: Arc::clone(&self.shared.metrics),
-        }
-    }
-}
-
-/// A connection that is ready to speak its protocol.
-struct Speaker {
-    connection: Connection,
-    edge: Arc<Edge>,
-    service: Service,
-    permit: OwnedSemaphorePermit,
-    lifecycle: Remote,
-    counted: Counted,
-}
-
-impl Speaker {
-    async fn speak<IO>(self, io: IO, protocol: Protocol)
-    where
-        IO: mqtt::Transport + Send + 'static,
-    {
-        let Self {
-            connection,
-            edge,
-            service,
-            permit,
-            lifecycle,
-            counted,
-        } = self;
-        match service {
-            Service::Http => http::serve(io, protocol, edge, connection, permit, lifecycle).await,
-            Service::Mqtt(upstream) => {
-                if let Some(upstream) = edge.upstreams.get(upstream) {
-                    let nothing = Presented::nothing();
-                    let servers = upstream.servers();
-                    mqtt::serve(io, &connection, &edge.mqtt, servers, nothing, lifecycle).await;
-                }
-                drop(permit);
-            }
-        }
-        drop(counted);
-    }
-}
-
-/// Counts a connection from its acceptance to its end, tunnels apart.
-struct Counted(Arc<LiveListener>);
-
-impl Counted {
-    fn new(listener: &Arc<LiveListener>) -> Self {
-        listener.metrics.accepted.inc();
-        listener.metrics.active.inc();
-        Self(Arc::clone(listener))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.metrics.active.dec();
     }
 }
 
@@ -651,23 +414,6 @@ fn warn_of_readable_secrets(settings: &Settings) {
             "tls.min_version = \"1.2\": a client that speaks TLS 1.2 sends its certificate, and so \
              the client secret in its CN, unencrypted"
         );
-    }
-}
-
-fn report_handshake(listener: &LiveListener, remote: SocketAddr, error: &HandshakeError) {
-    let name = &listener.settings.name;
-    let result = match error {
-        HandshakeError::Timeout(_) => HandshakeResult::Timeout,
-        _ if error.certificate().is_some() => HandshakeResult::Certificate,
-        HandshakeError::NoServerName | HandshakeError::Io(_) | HandshakeError::Peer(_) => {
-            HandshakeResult::Failed
-        }
-    };
-    listener.metrics.handshake(result);
-    match error.certificate() {
-        Some(cause) => tracing::warn!(%remote, listener = name, "{cause}"),
-        // Scanners and health checks make noise of this kind all day.
-        None => tracing::debug!(%remote, listener = name, %error, "handshake failed"),
     }
 }
 

@@ -1,0 +1,273 @@
+//! One worker: its accept loops, its connections, and its share of what serves them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::{Live, LiveListener, Shared};
+use crate::access::{Connection, ConnectionId, Gate, Handshake};
+use crate::config::{ListenerSettings, Service};
+use crate::credential::Presented;
+use crate::http::{self, Edge, Protocol, Rules};
+use crate::listener::{self, Arrival, Remote};
+use crate::mqtt;
+use crate::telemetry::HandshakeResult;
+use crate::tls::{Accepted, HandshakeError, Resumed};
+use crate::upstream::Upstream;
+
+/// One thread's share of the work.
+#[derive(Debug)]
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    desks: Mutex<Option<Desks>>,
+}
+
+/// What one worker serves its listeners with, and the settings that it was made of.
+#[derive(Debug)]
+struct Desks {
+    made_of: Arc<Live>,
+    /// In the order of the listeners.
+    desks: Vec<Desk>,
+}
+
+/// What one worker serves one listener with; both parts are of the same settings.
+#[derive(Debug, Clone)]
+struct Desk {
+    edge: Arc<Edge>,
+    service: Service,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            desks: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn run(
+        self: Arc<Self>,
+        sockets: Vec<std::net::TcpListener>,
+        stop: CancellationToken,
+    ) {
+        for (index, socket) in sockets.into_iter().enumerate() {
+            tokio::spawn(Arc::clone(&self).accept(index, socket));
+        }
+        stop.cancelled().await;
+    }
+
+    async fn accept(self: Arc<Self>, index: usize, socket: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot listen"),
+        };
+        let mut lifecycle = self.shared.lifecycle.subscribe();
+        let serve = |arrival| {
+            let connection = Arc::clone(&self).serve(index, arrival);
+            self.shared.tasks.spawn(connection);
+        };
+        listener::accept_loop(&listener, &self.shared.permits, lifecycle.draining(), serve).await;
+    }
+
+    /// One connection up to the end of its handshake; what comes then is a task of its own, so that
+    /// the handshake's state does not stay for as long as the connection lives.
+    async fn serve(self: Arc<Self>, index: usize, arrival: Arrival) {
+        // Before the rules are looked up, or a reload in between would never be heard of.
+        let lifecycle = self.shared.lifecycle.subscribe();
+        let (Some(listener), Some(desk)) = (self.shared.listeners.get(index), self.desk(index))
+        else {
+            return;
+        };
+        let counted = Counted::new(listener);
+        let Arrival {
+            stream,
+            remote,
+            permit,
+        } = arrival;
+        let id = ConnectionId::next(&self.shared.connection_ids);
+        let speaker = |handshake| {
+            let connection = Connection::new(id, remote, handshake);
+            Speaker {
+                connection,
+                desk,
+                permit,
+                lifecycle,
+                counted,
+            }
+        };
+        let Some(terminator) = &listener.terminator else {
+            let speaking = speaker(None).speak(stream, Protocol::Http1);
+            self.shared.tasks.spawn(speaking);
+            return;
+        };
+        let accepted = match terminator.accept(stream).await {
+            Ok(accepted) => accepted,
+            Err(error) => return report_handshake(listener, remote, &error),
+        };
+        listener.metrics.handshake(match accepted.kind {
+            Resumed::No => HandshakeResult::Full,
+            Resumed::Yes => HandshakeResult::Resumed,
+        });
+        let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let Accepted {
+            stream,
+            peer,
+            policy,
+            policies,
+            ..
+        } = accepted;
+        let speaker = speaker(Some(Handshake {
+            peer,
+            policy,
+            policies,
+        }));
+        tracing::debug!(
+            connection = %id, %remote, listener = listener.settings.name,
+            cert_fp_sha256 = speaker.connection.fingerprint(), "connected"
+        );
+        self.shared.tasks.spawn(speaker.speak(stream, protocol));
+    }
+
+    /// What this worker serves a listener with, under the settings in force.
+    fn desk(&self, index: usize) -> Option<Desk> {
+        let live = self.shared.live.load();
+        let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = desks
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(&known.made_of, &live));
+        if !current {
+            let made_of = Arc::clone(&live);
+            *desks = Some(Desks {
+                desks: self.build(&live),
+                made_of,
+            });
+        }
+        desks.as_ref()?.desks.get(index).cloned()
+    }
+
+    fn build(&self, live: &Live) -> Vec<Desk> {
+        let shared = &self.shared;
+        let settings = &live.settings;
+        let upstreams: Arc<[_]> = settings
+            .upstreams
+            .iter()
+            .cloned()
+            .map(Upstream::new)
+            .collect();
+        let edge = |rules: &Arc<Rules>, listener: &LiveListener| {
+            Arc::new(Edge {
+                rules: Arc::clone(rules),
+                upstreams: Arc::clone(&upstreams),
+                mqtt: self.build_mqtt(live, listener),
+                terminator: listener.terminator.clone(),
+                clock: Arc::clone(&shared.clock),
+                metrics: Arc::clone(&shared.metrics),
+                routed: settings
+                    .routes
+                    .iter()
+                    .map(|r| shared.metrics.for_route(&r.name))
+                    .collect(),
+                unrouted: shared.metrics.for_route(""),
+                access_log: shared.access_log.clone(),
+                tasks: shared.tasks.clone(),
+            })
+        };
+        let desk = |((rules, listener), new): ((_, &Arc<LiveListener>), &ListenerSettings)| Desk {
+            edge: edge(rules, listener),
+            service: new.service,
+        };
+        live.rules
+            .iter()
+            .zip(&shared.listeners)
+            .zip(&settings.listeners)
+            .map(desk)
+            .collect()
+    }
+
+    fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
+        mqtt::Edge {
+            gate: Gate::new(live.settings.mode),
+            settings: live.settings.mqtt.clone(),
+            drain_timeout: live.settings.drain_timeout,
+            terminator: listener.terminator.clone(),
+            clock: Arc::clone(&self.shared.clock),
+            metrics: Arc::clone(&self.shared.metrics),
+        }
+    }
+}
+
+/// A connection that is ready to speak its protocol.
+struct Speaker {
+    connection: Connection,
+    desk: Desk,
+    permit: OwnedSemaphorePermit,
+    lifecycle: Remote,
+    counted: Counted,
+}
+
+impl Speaker {
+    async fn speak<IO>(self, io: IO, protocol: Protocol)
+    where
+        IO: mqtt::Transport + Send + 'static,
+    {
+        let Self {
+            connection,
+            desk: Desk { edge, service },
+            permit,
+            lifecycle,
+            counted,
+        } = self;
+        match service {
+            Service::Http => http::serve(io, protocol, edge, connection, permit, lifecycle).await,
+            Service::Mqtt(upstream) => {
+                if let Some(upstream) = edge.upstreams.get(upstream) {
+                    let nothing = Presented::nothing();
+                    let servers = upstream.servers();
+                    mqtt::serve(io, &connection, &edge.mqtt, servers, nothing, lifecycle).await;
+                }
+                drop(permit);
+            }
+        }
+        drop(counted);
+    }
+}
+
+/// Counts a connection from its acceptance to its end, tunnels apart.
+struct Counted(Arc<LiveListener>);
+
+impl Counted {
+    fn new(listener: &Arc<LiveListener>) -> Self {
+        listener.metrics.accepted.inc();
+        listener.metrics.active.inc();
+        Self(Arc::clone(listener))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.active.dec();
+    }
+}
+
+fn report_handshake(listener: &LiveListener, remote: SocketAddr, error: &HandshakeError) {
+    let name = &listener.settings.name;
+    let result = match error {
+        HandshakeError::Timeout(_) => HandshakeResult::Timeout,
+        _ if error.certificate().is_some() => HandshakeResult::Certificate,
+        HandshakeError::NoServerName | HandshakeError::Io(_) | HandshakeError::Peer(_) => {
+            HandshakeResult::Failed
+        }
+    };
+    listener.metrics.handshake(result);
+    match error.certificate() {
+        Some(cause) => tracing::warn!(%remote, listener = name, "{cause}"),
+        // Scanners and health checks make noise of this kind all day.
+        None => tracing::debug!(%remote, listener = name, %error, "handshake failed"),
+    }
+}
