@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Environment, Problem, Section};
+use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
 use crate::access::Mode;
@@ -430,45 +431,6 @@ fn refuse_unused_policies(
     }
 }
 
-fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {
-    let all = root.section("upstreams");
-    let mut upstreams = Vec::new();
-    for (name, section) in all.named_sections() {
-        let servers = section
-            .read_required("servers", servers)
-            .unwrap_or_default();
-        let settings = upstream::Settings {
-            name,
-            servers,
-            connect_timeout: section.read("connect_timeout", 5 * SECOND, duration),
-            idle_timeout: section.read("idle_timeout", MINUTE, duration),
-            max_idle: section.read("max_idle", 256, count(0..=100_000)),
-        };
-        section.finish();
-        upstreams.push(Arc::new(settings));
-    }
-    all.finish();
-    upstreams
-}
-
-/// `host:port`, a name or an address.
-fn servers(raw: super::value::Raw) -> Result<Vec<String>, String> {
-    let servers = list(raw)?;
-    let is_server = |server: &str| {
-        let port = server
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()));
-        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@', ' ']))
-    };
-    if servers.is_empty() {
-        return Err("must name at least one server".into());
-    }
-    match servers.iter().find(|server| !is_server(server)) {
-        Some(wrong) => Err(format!("\"{wrong}\" is not host:port")),
-        None => Ok(servers),
-    }
-}
-
 fn routes(
     root: &Section<'_, '_>,
     listeners: &[ListenerSettings],
@@ -546,22 +508,6 @@ fn route_path(raw: super::value::Raw) -> Result<String, String> {
         Ok(normal) => Err(format!("must be in its normal form, \"{normal}\"")),
         Err(error) => Err(format!("\"{path}\": {error}")),
     }
-}
-
-fn known_upstream(name: &str, upstreams: &[Arc<upstream::Settings>]) -> Result<usize, String> {
-    upstreams
-        .iter()
-        .position(|upstream| upstream.name == name)
-        .ok_or_else(|| {
-            let known: Vec<&str> = upstreams
-                .iter()
-                .map(|upstream| upstream.name.as_str())
-                .collect();
-            format!(
-                "no upstream is called \"{name}\"; there are: {}",
-                known.join(", ")
-            )
-        })
 }
 
 fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {

@@ -6,6 +6,7 @@
 
 mod check;
 mod document;
+mod upstreams;
 mod value;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,68 @@
+//! The keys of `[upstreams]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::Section;
+use super::value::{Raw, count, duration, list};
+use crate::upstream;
+
+/// Every upstream, in the order of the file.
+pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {
+    let all = root.section("upstreams");
+    let mut upstreams = Vec::new();
+    for (name, section) in all.named_sections() {
+        let servers = section
+            .read_required("servers", servers)
+            .unwrap_or_default();
+        let settings = upstream::Settings {
+            name,
+            servers,
+            connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
+            idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
+            max_idle: section.read("max_idle", 256, count(0..=100_000)),
+        };
+        section.finish();
+        upstreams.push(Arc::new(settings));
+    }
+    all.finish();
+    upstreams
+}
+
+/// `host:port`, a name or an address.
+fn servers(raw: Raw) -> Result<Vec<String>, String> {
+    let servers = list(raw)?;
+    let is_server = |server: &str| {
+        let port = server
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()));
+        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@', ' ']))
+    };
+    if servers.is_empty() {
+        return Err("must name at least one server".into());
+    }
+    match servers.iter().find(|server| !is_server(server)) {
+        Some(wrong) => Err(format!("\"{wrong}\" is not host:port")),
+        None => Ok(servers),
+    }
+}
+
+/// The place of the upstream of this name.
+pub(super) fn known_upstream(
+    name: &str,
+    upstreams: &[Arc<upstream::Settings>],
+) -> Result<usize, String> {
+    upstreams
+        .iter()
+        .position(|upstream| upstream.name == name)
+        .ok_or_else(|| {
+            let known: Vec<&str> = upstreams
+                .iter()
+                .map(|upstream| upstream.name.as_str())
+                .collect();
+            format!(
+                "no upstream is called \"{name}\"; there are: {}",
+                known.join(", ")
+            )
+        })
+}
