@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 echo "formatting"; cargo fmt --check
 echo "lints"; cargo clippy --quiet --all-targets -- -D warnings
-echo "documentation"; RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --quiet --no-deps --document-private-items
+echo "documentation"; RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 if command -v cargo-deny >/dev/null; then
   echo "dependencies"; cargo deny --log-level error check bans licenses sources
   # The list of advisories is fetched: without a network this one check cannot be done.
