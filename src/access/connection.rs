@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::identity::{DeviceIdentity, SubjectError};
-use crate::tls::{ClientCertificateError, Policies, Policy, VerifiedPeer};
+use crate::tls::{Agreed, ClientCertificateError, Policies, Policy, Resumed, VerifiedPeer};
+use crate::upstream::{IntroducedTls, Introduction, Shown};
 
 /// Names a connection in logs and request ids; no two of a process are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub struct Handshake {
     pub policy: Arc<Policy>,
     /// All policies of the listener at that time.
     pub policies: Arc<Policies>,
+    /// How the session came about.
+    pub kind: Resumed,
+    /// What both sides have agreed on.
+    pub agreed: Agreed,
 }
 
 /// One accepted connection.
@@ -60,15 +65,22 @@ pub struct Handshake {
 pub struct Connection {
     id: ConnectionId,
     remote: SocketAddr,
+    local: SocketAddr,
     identity: ClientIdentity,
     /// `None` on a listener without TLS.
     handshake: Option<Handshake>,
 }
 
 impl Connection {
-    /// The connection from `remote`, with what its handshake has settled if there was one.
+    /// The connection from `remote` to `local`, with what its handshake has settled if there was
+    /// one.
     #[must_use]
-    pub fn new(id: ConnectionId, remote: SocketAddr, handshake: Option<Handshake>) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        remote: SocketAddr,
+        local: SocketAddr,
+        handshake: Option<Handshake>,
+    ) -> Self {
         let peer = handshake
             .as_ref()
             .and_then(|handshake| handshake.peer.as_ref());
@@ -80,6 +92,7 @@ impl Connection {
         Self {
             id,
             remote,
+            local,
             identity,
             handshake,
         }
@@ -148,6 +161,37 @@ impl Connection {
                 Duration::from_secs((device.not_after() + 1).saturating_sub(now)).min(FOREVER)
             }
             ClientIdentity::Absent | ClientIdentity::Unusable(_) => FOREVER,
+        }
+    }
+
+    /// The client as a server may be told of it with which `protocol` will be spoken.
+    #[must_use]
+    pub fn introduction(&self, protocol: &'static str) -> Introduction<'_> {
+        Introduction {
+            source: self.remote,
+            destination: self.local,
+            protocol,
+            tls: self
+                .handshake
+                .as_ref()
+                .map(|handshake| self.introduced(handshake)),
+        }
+    }
+
+    fn introduced<'a>(&'a self, handshake: &'a Handshake) -> IntroducedTls<'a> {
+        let common_name = match &self.identity {
+            ClientIdentity::Device(device) => Some(device.client_secret()),
+            ClientIdentity::Absent | ClientIdentity::Unusable(_) => None,
+        };
+        IntroducedTls {
+            version: handshake.agreed.version,
+            server_name: handshake.agreed.server_name.as_deref(),
+            certificate: match (&handshake.peer, handshake.kind) {
+                (None, _) => Shown::Never,
+                (Some(_), Resumed::No) => Shown::Now,
+                (Some(_), Resumed::Yes) => Shown::Earlier,
+            },
+            common_name,
         }
     }
 

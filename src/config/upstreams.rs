@@ -4,8 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::Section;
-use super::value::{Raw, count, duration, list};
-use crate::upstream;
+use super::value::{Raw, boolean, count, duration, list, one_of};
+use crate::upstream::{self, ProxyProtocol};
+
+const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
+    ("off", ProxyProtocol::Off),
+    ("v1", ProxyProtocol::V1),
+    ("v2", ProxyProtocol::V2 { common_name: false }),
+];
 
 /// Every upstream, in the order of the file.
 pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {
@@ -21,12 +27,33 @@ pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> 
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
+            proxy_protocol: proxy_protocol(&section),
         };
         section.finish();
         upstreams.push(Arc::new(settings));
     }
     all.finish();
     upstreams
+}
+
+fn proxy_protocol(section: &Section<'_, '_>) -> ProxyProtocol {
+    let chosen = section.read(
+        "proxy_protocol",
+        ProxyProtocol::Off,
+        one_of(PROXY_PROTOCOLS),
+    );
+    let with_name = section.read("proxy_protocol_cn", false, boolean);
+    match chosen {
+        ProxyProtocol::V2 { .. } => ProxyProtocol::V2 {
+            common_name: with_name,
+        },
+        ProxyProtocol::Off | ProxyProtocol::V1 if with_name => {
+            let message = "needs proxy_protocol = \"v2\", which alone can carry it";
+            section.problem("proxy_protocol_cn", message);
+            chosen
+        }
+        ProxyProtocol::Off | ProxyProtocol::V1 => chosen,
+    }
 }
 
 /// `host:port`, a name or an address.

@@ -87,9 +87,13 @@ impl Worker {
             remote,
             permit,
         } = arrival;
+        // Fails only if the client is gone.
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
         let id = ConnectionId::next(&self.shared.connection_ids);
         let speaker = |handshake| {
-            let connection = Connection::new(id, remote, handshake);
+            let connection = Connection::new(id, remote, local, handshake);
             Speaker {
                 connection,
                 desk,
@@ -111,8 +115,8 @@ impl Worker {
             Resumed::No => HandshakeResult::Full,
             Resumed::Yes => HandshakeResult::Resumed,
         });
-        let protocol = match accepted.stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Protocol::Http2,
+        let protocol = match accepted.agreed.protocol {
+            Some("h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
         let Accepted {
@@ -120,12 +124,15 @@ impl Worker {
             peer,
             policy,
             policies,
-            ..
+            kind,
+            agreed,
         } = accepted;
         let speaker = speaker(Some(Handshake {
             peer,
             policy,
             policies,
+            kind,
+            agreed,
         }));
         tracing::debug!(
             connection = %id, %remote, listener = listener.settings.name,

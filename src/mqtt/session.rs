@@ -173,7 +173,8 @@ impl Session<'_> {
         let auth = self.check_authentication_method(connect)?;
         let admission = self.admit(connect, presented)?;
         let rewritten = rewrite(&admission, connect)?;
-        let mut broker = self.servers.dial().await?;
+        let client = self.connection.introduction("mqtt");
+        let mut broker = self.servers.dial(&client).await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
         broker
             .write_all(bytes)

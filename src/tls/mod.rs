@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::HandshakeKind;
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
@@ -50,6 +50,39 @@ pub struct Accepted<IO> {
     pub policies: Arc<Policies>,
     /// How the session came about.
     pub kind: Resumed,
+    /// What both sides have agreed on.
+    pub agreed: Agreed,
+}
+
+/// What a handshake has agreed on, for those who are told of the client.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// The version, as OpenSSL writes it.
+    pub version: &'static str,
+    /// The protocol, by ALPN (RFC 7301).
+    pub protocol: Option<&'static str>,
+    /// The server name that the client asked for (RFC 6066 §3).
+    pub server_name: Option<Box<str>>,
+}
+
+impl Agreed {
+    fn of(session: &ServerConnection) -> Self {
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        };
+        let protocol = match session.alpn_protocol() {
+            Some(b"h2") => Some("h2"),
+            Some(b"http/1.1") => Some("http/1.1"),
+            Some(b"mqtt") => Some("mqtt"),
+            _ => None,
+        };
+        Self {
+            version,
+            protocol,
+            server_name: session.server_name().map(Into::into),
+        }
+    }
 }
 
 /// Whether a session was resumed.
@@ -161,6 +194,7 @@ impl Terminator {
             }
         };
         Ok(Accepted {
+            agreed: Agreed::of(stream.get_ref().1),
             stream,
             peer,
             policy,

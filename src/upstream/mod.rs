@@ -1,10 +1,12 @@
 //! The servers behind the gateway: [`Upstream::send`] for a request, [`Upstream::open`] for a
-//! connection of one's own.
+//! connection of one's own. How one is made stands in [`mod@connect`].
 //!
 //! HTTP/1.1 (RFC 9112) with keep-alive. Each worker has its own pool, so no lock is ever contended
 //! and a connection stays on the core that opened it. Who may send is not asked here.
 
+mod connect;
 mod pool;
+mod proxy_protocol;
 
 use std::io;
 use std::sync::Arc;
@@ -19,8 +21,10 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
+use connect::connect;
 pub use pool::Lease;
 use pool::Pool;
+pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
 
 /// One group of servers as configured.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Most unused connections that a worker keeps.
     pub max_idle: usize,
+    /// Whether servers are told whom a connection is opened for. If so, none is shared.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 /// Why the upstream gave no response.
@@ -73,17 +79,24 @@ impl Servers {
         Self { settings, next }
     }
 
-    /// Opens a connection to the next server, or to the first after it that answers.
+    /// Opens a connection for `client` to the next server, or to the first after it that answers.
     ///
     /// # Errors
     /// [`UpstreamError::Unreachable`] with what the last one tried said.
-    pub async fn dial(&self) -> Result<TcpStream, UpstreamError> {
+    pub async fn dial(&self, client: &Introduction<'_>) -> Result<TcpStream, UpstreamError> {
+        self.dial_for(Some(client)).await
+    }
+
+    async fn dial_for(
+        &self,
+        client: Option<&Introduction<'_>>,
+    ) -> Result<TcpStream, UpstreamError> {
         let servers = &self.settings.servers;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for offset in 0..servers.len() {
             let server = &servers[first.wrapping_add(offset) % servers.len()];
-            match self.dial_one(server).await {
+            match connect(&self.settings, server, client).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failure = error,
             }
@@ -95,13 +108,9 @@ impl Servers {
         })
     }
 
-    async fn dial_one(&self, server: &str) -> io::Result<TcpStream> {
-        let limit = self.settings.connect_timeout;
-        let stream = tokio::time::timeout(limit, TcpStream::connect(server))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    /// Whether a connection is opened for one client and serves no other.
+    fn introduces_clients(&self) -> bool {
+        self.settings.proxy_protocol != ProxyProtocol::Off
     }
 }
 
@@ -136,18 +145,23 @@ where
     /// The lease belongs to the response's body: give it back when the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
-    /// another one tried; a request of which a byte was written is never repeated.
+    /// another one tried; a request of which a byte was written is never repeated. Where servers
+    /// are told whom a connection is for, each request has one of its own.
     ///
     /// # Errors
     /// [`UpstreamError`].
     pub async fn send(
         &self,
         mut request: Request<B>,
+        client: &Introduction<'_>,
     ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
+        if self.servers.introduces_clients() {
+            return self.send_alone(request, client).await;
+        }
         loop {
             let (mut sender, reused) = match self.pool.take().await {
                 Some(sender) => (sender, true),
-                None => (self.connect().await?, false),
+                None => (self.connect(None).await?, false),
             };
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, Lease::new(sender, &self.pool))),
@@ -159,13 +173,29 @@ where
         }
     }
 
+    async fn send_alone(
+        &self,
+        request: Request<B>,
+        client: &Introduction<'_>,
+    ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
+        let mut sender = self.connect(Some(client)).await?;
+        match sender.send_request(request).await {
+            Ok(response) => Ok((response, Lease::unshared(sender))),
+            Err(source) => Err(self.exchange(source)),
+        }
+    }
+
     /// Sends `request` over a connection of its own, which the response may upgrade
     /// (RFC 9110 §7.8). It never comes back to the pool, whatever the answer.
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn open(&self, request: Request<B>) -> Result<Response<Incoming>, UpstreamError> {
-        let (mut sender, connection) = self.handshake().await?;
+    pub async fn open(
+        &self,
+        request: Request<B>,
+        client: &Introduction<'_>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let (mut sender, connection) = self.handshake(Some(client)).await?;
         tokio::spawn(async move {
             // Its end is seen by whoever reads the response or the upgraded stream.
             let _ = connection.with_upgrades().await;
@@ -176,8 +206,11 @@ where
             .map_err(|source| self.exchange(source))
     }
 
-    async fn connect(&self) -> Result<SendRequest<B>, UpstreamError> {
-        let (sender, connection) = self.handshake().await?;
+    async fn connect(
+        &self,
+        client: Option<&Introduction<'_>>,
+    ) -> Result<SendRequest<B>, UpstreamError> {
+        let (sender, connection) = self.handshake(client).await?;
         tokio::spawn(async move {
             // As above: the sender and the body tell.
             let _ = connection.await;
@@ -187,8 +220,9 @@ where
 
     async fn handshake(
         &self,
+        client: Option<&Introduction<'_>>,
     ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), UpstreamError> {
-        let stream = self.servers.dial().await?;
+        let stream = self.servers.dial_for(client).await?;
         http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.exchange(source))

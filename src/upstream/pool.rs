@@ -82,7 +82,8 @@ impl<B: Body + 'static> Pool<B> {
 /// A connection that is busy with one exchange. Dropped, it closes with its body unread.
 pub struct Lease<B> {
     sender: SendRequest<B>,
-    pool: Arc<Pool<B>>,
+    /// `None` if it serves nobody else.
+    pool: Option<Arc<Pool<B>>>,
 }
 
 impl<B> fmt::Debug for Lease<B> {
@@ -95,14 +96,19 @@ impl<B> Lease<B> {
     pub(super) fn new(sender: SendRequest<B>, pool: &Arc<Pool<B>>) -> Self {
         Self {
             sender,
-            pool: Arc::clone(pool),
+            pool: Some(Arc::clone(pool)),
         }
+    }
+
+    /// Of a connection that ends with its one exchange.
+    pub(super) fn unshared(sender: SendRequest<B>) -> Self {
+        Self { sender, pool: None }
     }
 
     /// Gives the connection back for the next request; call it when the response has ended.
     pub fn give_back(self) {
-        if !self.sender.is_closed() {
-            self.pool.put(self.sender);
+        if let Some(pool) = self.pool.filter(|_| !self.sender.is_closed()) {
+            pool.put(self.sender);
         }
     }
 }

@@ -35,6 +35,12 @@ impl Scripted {
         tables(self.address)
     }
 
+    /// The same with these lines for the upstream.
+    pub fn tables_with(&self, lines: &str) -> String {
+        let upstream = format!("[upstreams.raw]\n{lines}\n");
+        self.tables().replace("[upstreams.raw]\n", &upstream)
+    }
+
     /// The next connection of the gateway.
     pub async fn accept(&self) -> Peer {
         let arrival = tokio::time::timeout(PATIENCE, self.listener.accept());
@@ -65,6 +71,14 @@ impl Peer {
             let read = self.read().await.unwrap();
             assert_ne!(read, 0, "the gateway has closed");
         }
+    }
+
+    /// The next `count` bytes, whatever they are.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            assert_ne!(self.read().await.unwrap(), 0, "the gateway has closed");
+        }
+        self.unread.drain(..count).collect()
     }
 
     /// Sends these bytes.
