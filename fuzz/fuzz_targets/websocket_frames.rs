@@ -4,18 +4,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::websocket::frame::{Event, FrameScanner, Unwrapper, Violation, close, pong};
+use portcullis::websocket::frame::{Event, FrameScanner, Role, Unwrapper, Violation, close, pong};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[limit, seed], stream)) = data.split_first_chunk::<2>() else {
         return;
     };
+    let sender = if seed & 1 == 0 {
+        Role::Client
+    } else {
+        Role::Server
+    };
     let limit = u64::from(limit) * u64::from(limit);
     let uneven = |round: usize| round.wrapping_mul(usize::from(seed) | 1) % 19 + 1;
 
-    let whole = unwrap(stream, limit, |_| usize::MAX);
-    assert_eq!(unwrap(stream, limit, |_| 1), whole);
-    assert_eq!(unwrap(stream, limit, uneven), whole);
+    let whole = unwrap(sender, stream, limit, |_| usize::MAX);
+    assert_eq!(unwrap(sender, stream, limit, |_| 1), whole);
+    assert_eq!(unwrap(sender, stream, limit, uneven), whole);
 
     let ends = frame_ends(stream, |_| usize::MAX);
     assert_eq!(frame_ends(stream, |_| 1), ends);
@@ -30,9 +35,9 @@ struct Seen {
     fault: Option<Violation>,
 }
 
-fn unwrap(stream: &[u8], limit: u64, piece: impl Fn(usize) -> usize) -> Seen {
+fn unwrap(sender: Role, stream: &[u8], limit: u64, piece: impl Fn(usize) -> usize) -> Seen {
     let mut seen = Seen::default();
-    let mut unwrapper = Unwrapper::new(limit);
+    let mut unwrapper = Unwrapper::new(sender, limit);
     let mut stream = stream.to_vec();
     let mut unread = stream.as_mut_slice();
     let mut round = 0;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::http::uri::PathAndQuery;
+
 use super::document::Section;
-use super::value::{Raw, boolean, count, duration, list, one_of};
+use super::value::{Raw, boolean, count, duration, list, one_of, text};
 use crate::upstream::{self, ProxyProtocol};
 
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
@@ -28,6 +30,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> 
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
             proxy_protocol: proxy_protocol(&section),
+            websocket_path: section.read_optional("websocket_path", websocket_path),
         };
         section.finish();
         upstreams.push(Arc::new(settings));
@@ -53,6 +56,16 @@ fn proxy_protocol(section: &Section<'_, '_>) -> ProxyProtocol {
             chosen
         }
         ProxyProtocol::Off | ProxyProtocol::V1 => chosen,
+    }
+}
+
+fn websocket_path(raw: Raw) -> Result<PathAndQuery, String> {
+    let path = text(raw)?;
+    let parsed = PathAndQuery::try_from(&path).map_err(|error| format!("\"{path}\": {error}"))?;
+    if path.starts_with('/') && !path.contains('#') {
+        Ok(parsed)
+    } else {
+        Err(format!("\"{path}\" must begin with / and have no fragment"))
     }
 }
 

@@ -61,7 +61,7 @@ impl Tunnel {
         };
         let settings = &edge.mqtt.settings;
         let limit = u64::from(settings.max_packet.max(settings.max_connect));
-        let client = ByteStream::new(client, limit);
+        let client = ByteStream::of_server(client, limit);
         let lifecycle = lifecycle.clone();
         mqtt::serve(
             client,

@@ -4,6 +4,7 @@
 //! [`codec`] knows the bytes, [`session`] the way of one connection, [`refusal`] how MQTT says no.
 //! Who may pass is for [`crate::access`] to say.
 
+mod broker;
 pub mod codec;
 mod frames;
 mod refusal;

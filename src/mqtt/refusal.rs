@@ -12,6 +12,7 @@ use super::codec::{
 };
 use crate::access::Refusal;
 use crate::upstream::UpstreamError;
+use crate::websocket::DialError;
 
 /// Why a client's CONNECT did not reach a broker.
 #[derive(Debug, Error)]
@@ -34,6 +35,10 @@ pub(super) enum Failure {
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
     Broker(#[from] UpstreamError),
+    #[error("the broker opens no WebSocket: {0}")]
+    BrokerOpening(#[from] DialError),
+    #[error("the broker did not open a WebSocket in time")]
+    BrokerSilent,
     #[error("the broker did not take the CONNECT: {0}")]
     BrokerBroken(std::io::Error),
 }
@@ -82,9 +87,10 @@ impl Failure {
             Self::AuthenticationMethod => Some((R::BadAuthenticationMethod, C::NotAuthorized)),
             Self::Refused(refusal) => Some(refused(refusal)),
             Self::Rewrite(_) => Some((R::NotAuthorized, C::NotAuthorized)),
-            Self::Broker(_) | Self::BrokerBroken(_) => {
-                Some((R::ServerUnavailable, C::ServerUnavailable))
-            }
+            Self::Broker(_)
+            | Self::BrokerOpening(_)
+            | Self::BrokerSilent
+            | Self::BrokerBroken(_) => Some((R::ServerUnavailable, C::ServerUnavailable)),
         }
     }
 
@@ -102,7 +108,11 @@ impl Failure {
             | Self::AuthenticationMethod
             | Self::Refused(_)
             | Self::Rewrite(_) => Ending::Refused,
-            Self::Draining | Self::Broker(_) | Self::BrokerBroken(_) => Ending::GoingAway,
+            Self::Draining
+            | Self::Broker(_)
+            | Self::BrokerOpening(_)
+            | Self::BrokerSilent
+            | Self::BrokerBroken(_) => Ending::GoingAway,
         }
     }
 
@@ -118,13 +128,17 @@ impl Failure {
             Self::Refused(refusal) => refusal.code(),
             Self::Rewrite(_) => "unusable_password",
             Self::Broker(_) => "upstream_unreachable",
-            Self::BrokerBroken(_) => "upstream_failed",
+            Self::BrokerSilent => "upstream_timeout",
+            Self::BrokerOpening(_) | Self::BrokerBroken(_) => "upstream_failed",
         }
     }
 
     /// Whether the cause lies behind the gateway, where its operator can mend it.
     pub(super) fn is_upstreams(&self) -> bool {
-        matches!(self, Self::Broker(_) | Self::BrokerBroken(_))
+        matches!(
+            self,
+            Self::Broker(_) | Self::BrokerOpening(_) | Self::BrokerSilent | Self::BrokerBroken(_)
+        )
     }
 }
 

@@ -1,11 +1,12 @@
 //! The way of one MQTT connection: CONNECT, gate, broker, relay.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::broker::Broker;
 use super::codec::{
     Changes, Connect, DisconnectReason, Limits, Note, Progress, Version, disconnect_v5,
 };
@@ -54,7 +55,7 @@ struct Refused<C> {
 
 /// What the relay needs to know of a CONNECT that has passed.
 struct Opened {
-    broker: TcpStream,
+    broker: Broker,
     version: Version,
     keep_alive: u16,
     auth: bool,
@@ -173,11 +174,9 @@ impl Session<'_> {
         let auth = self.check_authentication_method(connect)?;
         let admission = self.admit(connect, presented)?;
         let rewritten = rewrite(&admission, connect)?;
-        let client = self.connection.introduction("mqtt");
-        let mut broker = self.servers.dial(&client).await?;
+        let mut broker = Broker::dial(self.servers, self.connection, connect.version()).await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
-        broker
-            .write_all(bytes)
+        send(&mut broker, bytes)
             .await
             .map_err(Failure::BrokerBroken)?;
         tracing::debug!(
@@ -394,6 +393,11 @@ fn tell_of_breach(client: &mut impl Transport, breach: &Breach) {
     } else {
         Ending::Malformed
     });
+}
+
+async fn send(broker: &mut Broker, bytes: &[u8]) -> io::Result<()> {
+    broker.write_all(bytes).await?;
+    broker.flush().await
 }
 
 /// One and a half times the keep alive (MQTT 5.0 §3.1.2.10); zero is none.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// Whether servers are told whom a connection is opened for. If so, none is shared.
     pub proxy_protocol: ProxyProtocol,
+    /// Where brokers take MQTT inside WebSockets; `None` for their TCP port.
+    pub websocket_path: Option<PathAndQuery>,
 }
 
 /// Why the upstream gave no response.
@@ -64,6 +67,15 @@ pub enum UpstreamError {
     },
 }
 
+/// A new connection and the server that it leads to.
+#[derive(Debug)]
+pub struct Dialled<'a> {
+    /// The connection.
+    pub stream: TcpStream,
+    /// `host:port`, as configured.
+    pub server: &'a str,
+}
+
 /// One group of servers, taking turns.
 #[derive(Debug)]
 pub struct Servers {
@@ -83,21 +95,33 @@ impl Servers {
     ///
     /// # Errors
     /// [`UpstreamError::Unreachable`] with what the last one tried said.
-    pub async fn dial(&self, client: &Introduction<'_>) -> Result<TcpStream, UpstreamError> {
+    pub async fn dial(&self, client: &Introduction<'_>) -> Result<Dialled<'_>, UpstreamError> {
         self.dial_for(Some(client)).await
+    }
+
+    /// Where the servers take WebSockets that carry MQTT; `None` if they take MQTT itself.
+    #[must_use]
+    pub fn websocket_path(&self) -> Option<&PathAndQuery> {
+        self.settings.websocket_path.as_ref()
+    }
+
+    /// How long each step of opening a connection may take.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        self.settings.connect_timeout
     }
 
     async fn dial_for(
         &self,
         client: Option<&Introduction<'_>>,
-    ) -> Result<TcpStream, UpstreamError> {
+    ) -> Result<Dialled<'_>, UpstreamError> {
         let servers = &self.settings.servers;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for offset in 0..servers.len() {
             let server = &servers[first.wrapping_add(offset) % servers.len()];
             match connect(&self.settings, server, client).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Dialled { stream, server }),
                 Err(error) => failure = error,
             }
         }
@@ -222,8 +246,8 @@ where
         &self,
         client: Option<&Introduction<'_>>,
     ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), UpstreamError> {
-        let stream = self.servers.dial_for(client).await?;
-        http1::handshake(TokioIo::new(stream))
+        let dialled = self.servers.dial_for(client).await?;
+        http1::handshake(TokioIo::new(dialled.stream))
             .await
             .map_err(|source| self.exchange(source))
     }

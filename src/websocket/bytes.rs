@@ -1,4 +1,4 @@
-//! [`ByteStream`]: the binary messages of a WebSocket as a stream of bytes, seen from its server.
+//! [`ByteStream`]: the binary messages of a WebSocket as a stream of bytes, seen from either end.
 //!
 //! For protocols whose packets need not align with messages (MQTT 5.0 §6). Pings are answered, a
 //! Close is answered and ends the stream, and whatever breaks RFC 6455 ends it with the code for it.
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{self, Event, Opcode, Unwrapped, Unwrapper, Violation};
+use super::frame::{self, Event, Opcode, Role, Unwrapped, Unwrapper, Violation};
 
 /// Most bytes that one frame of ours carries; what is written beyond waits for the next.
 const CHUNK: usize = 16 * 1024;
@@ -18,6 +18,7 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct ByteStream<IO> {
     io: IO,
+    role: Role,
     unwrapper: Unwrapper,
     /// Frames on their way out.
     out: Vec<u8>,
@@ -25,16 +26,27 @@ pub struct ByteStream<IO> {
     close_code: u16,
     /// A Close of ours is on its way or out.
     closed: bool,
-    /// The client's side has ended, by Close or by force.
+    /// The other side has ended, by Close or by force.
     ended: bool,
 }
 
 impl<IO> ByteStream<IO> {
-    /// The stream on a connection that has been upgraded; a message may have `max_message` bytes.
-    pub fn new(io: IO, max_message: u64) -> Self {
+    /// The server's end of a connection that has been upgraded; a client's message may have
+    /// `max_message` bytes.
+    pub fn of_server(io: IO, max_message: u64) -> Self {
+        Self::new(io, Role::Server, Unwrapper::new(Role::Client, max_message))
+    }
+
+    /// The client's end. A message of the server may be of any size, since none of it is kept.
+    pub fn of_client(io: IO) -> Self {
+        Self::new(io, Role::Client, Unwrapper::new(Role::Server, u64::MAX))
+    }
+
+    fn new(io: IO, role: Role, unwrapper: Unwrapper) -> Self {
         Self {
             io,
-            unwrapper: Unwrapper::new(max_message),
+            role,
+            unwrapper,
             out: Vec::new(),
             written: 0,
             close_code: 1000,
@@ -51,8 +63,16 @@ impl<IO> ByteStream<IO> {
     fn queue_close(&mut self, code: u16) {
         if !self.closed {
             self.closed = true;
-            self.out.extend_from_slice(&frame::close(code, ""));
+            self.queue(Opcode::Close, &code.to_be_bytes());
         }
+    }
+
+    fn queue(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mask = match self.role {
+            Role::Client => Some(random_mask()),
+            Role::Server => None,
+        };
+        frame::append(&mut self.out, opcode, payload, mask);
     }
 
     fn refuse(&mut self, violation: Violation) {
@@ -81,7 +101,7 @@ impl<IO> ByteStream<IO> {
                     kept += length;
                 }
                 Some(Event::Ping(ping)) if !self.closed => {
-                    self.out.extend_from_slice(&frame::pong(&ping));
+                    self.queue(Opcode::Pong, ping.as_bytes());
                 }
                 Some(Event::Ping(_) | Event::Pong) => {}
                 Some(Event::Close(code)) => {
@@ -121,7 +141,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<IO> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            // Before more is read: a client that sends pings and reads no pongs waits.
+            // Before more is read: who sends pings and reads no pongs waits.
             ready!(this.poll_out(cx))?;
             if this.ended || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
@@ -157,10 +177,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ByteStream<IO> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let chunk = buf.get(..buf.len().min(CHUNK)).unwrap_or_default();
-        let head = frame::header(Opcode::Binary, chunk.len() as u64);
-        this.out.reserve_exact(head.as_bytes().len() + chunk.len());
-        this.out.extend_from_slice(head.as_bytes());
-        this.out.extend_from_slice(chunk);
+        this.queue(Opcode::Binary, chunk);
         // Taken, whether it has left already or not: flushing sees to it.
         let _ = this.poll_out(cx)?;
         Poll::Ready(Ok(chunk.len()))
@@ -179,6 +196,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ByteStream<IO> {
     }
 }
 
+/// RFC 6455 §5.3: not to be foreseen by whoever chooses the payload (§10.3). Without randomness it
+/// protects no cache in between, which is no reason to end a session.
+fn random_mask() -> [u8; 4] {
+    let mut mask = [0; 4];
+    let _ = aws_lc_rs::rand::fill(&mut mask);
+    mask
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -187,7 +212,7 @@ mod tests {
 
     fn pair() -> (ByteStream<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(1 << 16);
-        (ByteStream::new(near, 1024), far)
+        (ByteStream::of_server(near, 1024), far)
     }
 
     /// A client's frame, masked with 1, 2, 3, 4.
@@ -281,5 +306,55 @@ mod tests {
             read,
             [&[0x82, 5][..], b"hello", &[0x88, 2, 0x03, 0xf0]].concat()
         );
+    }
+
+    #[tokio::test]
+    async fn both_ends_understand_each_other() {
+        let (near, far) = duplex(1 << 16);
+        let (mut client, mut server) = (
+            ByteStream::of_client(near),
+            ByteStream::of_server(far, 1 << 20),
+        );
+        let bytes: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+        for _ in 0..2 {
+            let mut got = vec![0; bytes.len()];
+            let (sent, received) = tokio::join!(
+                async {
+                    client.write_all(&bytes).await?;
+                    client.flush().await
+                },
+                server.read_exact(&mut got)
+            );
+            sent.and(received.map(drop)).unwrap();
+            assert!(got == bytes);
+            let (sent, received) = tokio::join!(
+                async {
+                    server.write_all(&bytes).await?;
+                    server.flush().await
+                },
+                client.read_exact(&mut got)
+            );
+            sent.and(received.map(drop)).unwrap();
+            assert!(got == bytes);
+        }
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        server.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_two_frames_of_a_client_have_the_same_mask() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut client = ByteStream::of_client(near);
+        let mut masks = Vec::new();
+        for _ in 0..2 {
+            client.write_all(b"x").await.unwrap();
+            let mut frame = [0; 7];
+            far.read_exact(&mut frame).await.unwrap();
+            assert_eq!(frame[..2], [0x82, 0x81]);
+            masks.push(frame[2..6].to_vec());
+        }
+        assert_ne!(masks[0], masks[1]);
     }
 }

@@ -1,8 +1,8 @@
 //! WebSocket frames without I/O: RFC 6455 §5.
 //!
-//! Owns: where frames end in a tunnel that only passes them on ([`FrameScanner`]), taking a
-//! client's payload out of its frames under every rule of §5 ([`Unwrapper`]), and the few frames
-//! that a server writes ([`header`], [`pong`], [`close`]).
+//! Owns: where frames end in a tunnel that only passes them on ([`FrameScanner`]), taking the
+//! other side's payload out of its frames under every rule of §5 ([`Unwrapper`]), and writing
+//! frames ([`append`], [`pong`], [`close`]).
 //! Does not own: the opening handshake, extensions (none is ever agreed), or the payload's meaning.
 //!
 //! Why our own: the published sans-io crates either check nothing (reserved bits, masking,
@@ -123,10 +123,11 @@ impl Head {
         }
     }
 
-    /// The last four bytes of a complete, masked head.
+    /// The last four bytes of a complete head that is masked; zero masks nothing.
     fn mask(&self) -> [u8; 4] {
         self.bytes
             .get(..usize::from(self.length))
+            .filter(|_| self.is_masked())
             .and_then(<[u8]>::last_chunk::<4>)
             .copied()
             .unwrap_or_default()
@@ -201,7 +202,16 @@ impl FrameScanner {
     }
 }
 
-/// Why a client's bytes are refused. The connection ends with [`Violation::close_code`].
+/// Which end of a WebSocket somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It has asked for the WebSocket, and masks its frames, §5.3.
+    Client,
+    /// It was asked, and must not.
+    Server,
+}
+
+/// Why the other side's bytes are refused. The connection ends with [`Violation::close_code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Violation {
     /// A reserved bit is set, though no extension was agreed, §5.2.
@@ -213,6 +223,9 @@ pub enum Violation {
     /// A client must mask, §5.1.
     #[error("a frame is not masked")]
     NotMasked,
+    /// A server must not, §5.1.
+    #[error("a frame is masked")]
+    Masked,
     /// A control frame in fragments, §5.5.
     #[error("a control frame is fragmented")]
     FragmentedControl,
@@ -253,6 +266,7 @@ impl Violation {
             Self::ReservedBits
             | Self::UnknownOpcode(_)
             | Self::NotMasked
+            | Self::Masked
             | Self::FragmentedControl
             | Self::LongControl
             | Self::UnexpectedContinuation
@@ -316,7 +330,7 @@ impl ControlPayload {
     }
 }
 
-/// What a client's bytes hold.
+/// What the other side's bytes hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Payload of a binary message, or a part of it: this range of the buffer, now unmasked.
@@ -326,7 +340,7 @@ pub enum Event {
     Ping(ControlPayload),
     /// A pong, which asks for nothing.
     Pong,
-    /// The client closes, and gives this status code or none. Answer it and end the connection.
+    /// The other side closes, and gives this status code or none. Answer it and end the connection.
     Close(Option<u16>),
 }
 
@@ -339,13 +353,14 @@ pub struct Unwrapped {
     pub event: Option<Event>,
 }
 
-/// Takes a client's binary payload out of its frames, in place and as it comes.
+/// Takes binary payload out of the other side's frames, in place and as it comes.
 ///
 /// For MQTT over WebSocket, where frames and packets need not align (\[MQTT-6.0.0-4\] of MQTT), so
 /// it tells no message ends. It holds no payload but that of one control frame. Behind a Close it
 /// takes and drops all, §5.5.1; behind a violation it gives the same again.
 #[derive(Debug, Clone)]
 pub struct Unwrapper {
+    sender: Role,
     max_message: u64,
     /// The payload of the current message, as far as its frames announced it, in bytes.
     message: u64,
@@ -371,10 +386,12 @@ struct Payload {
 }
 
 impl Unwrapper {
-    /// `max_message` is the largest message, all its frames together, in bytes of payload.
+    /// For the frames of `sender`; `max_message` is its largest message, all the frames together,
+    /// in bytes of payload.
     #[must_use]
-    pub fn new(max_message: u64) -> Self {
+    pub fn new(sender: Role, max_message: u64) -> Self {
         Self {
+            sender,
             max_message,
             message: 0,
             unfinished: false,
@@ -469,8 +486,8 @@ impl Unwrapper {
         if head.length == 1 {
             return self.check_first(first, opcode?);
         }
-        if head.length == 2 && !head.is_masked() {
-            return Err(Violation::NotMasked);
+        if head.length == 2 {
+            self.check_mask(head)?;
         }
         if head.length == 2 && opcode?.is_control() && head.size_bytes() > 0 {
             return Err(Violation::LongControl);
@@ -479,6 +496,14 @@ impl Unwrapper {
             self.check_size(head, opcode?)
         } else {
             Ok(())
+        }
+    }
+
+    fn check_mask(&self, head: &Head) -> Result<(), Violation> {
+        match (self.sender, head.is_masked()) {
+            (Role::Client, true) | (Role::Server, false) => Ok(()),
+            (Role::Client, false) => Err(Violation::NotMasked),
+            (Role::Server, true) => Err(Violation::Masked),
         }
     }
 
@@ -599,7 +624,9 @@ impl Payload {
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         let part = buffer.get_mut(..count).unwrap_or_default();
-        unmask(part, self.mask);
+        if self.mask != [0; 4] {
+            unmask(part, self.mask);
+        }
         if self.opcode.is_control() {
             self.control.push(part);
         }
@@ -622,14 +649,34 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// The head of a frame that a server sends: two to ten bytes.
+/// Appends a whole frame to `out`: as a server sends it or, with a mask, as a client does.
+pub fn append(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+    let mut head = header(opcode, payload.len() as u64);
+    if let Some(mask) = mask {
+        head.mask_with(mask);
+    }
+    let start = out.len() + head.as_bytes().len();
+    out.reserve_exact(head.as_bytes().len() + payload.len());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(payload);
+    if let (Some(mask), Some(payload)) = (mask, out.get_mut(start..)) {
+        unmask(payload, mask);
+    }
+}
+
+/// The head of a frame: two to fourteen bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    bytes: [u8; 10],
+    bytes: [u8; 14],
     length: u8,
 }
 
 impl FrameHeader {
+    fn mask_with(&mut self, mask: [u8; 4]) {
+        self.bytes[1] |= MASKED;
+        self.push(&mask);
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         let free = self.bytes.iter_mut().skip(usize::from(self.length));
         for (place, byte) in free.zip(bytes) {
@@ -651,7 +698,7 @@ impl FrameHeader {
 #[must_use]
 pub fn header(opcode: Opcode, size: u64) -> FrameHeader {
     let mut header = FrameHeader {
-        bytes: [0; 10],
+        bytes: [0; 14],
         length: 0,
     };
     header.push(&[FIN | opcode as u8]);
@@ -667,13 +714,13 @@ pub fn header(opcode: Opcode, size: u64) -> FrameHeader {
     header
 }
 
-/// The pong which answers a ping, §5.5.3.
+/// The pong by which a server answers a ping, §5.5.3.
 #[must_use]
 pub fn pong(ping: &ControlPayload) -> Vec<u8> {
     control(Opcode::Pong, ping.as_bytes())
 }
 
-/// A Close with a status code, §5.5.1, and a reason, which is cut at 123 bytes.
+/// A server's Close with a status code, §5.5.1, and a reason, which is cut at 123 bytes.
 #[must_use]
 pub fn close(code: u16, reason: &str) -> Vec<u8> {
     let mut ends = (0..=reason.len().min(MAX_CONTROL - 2)).rev();
@@ -696,8 +743,8 @@ mod tests {
     use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader as OtherHeader};
 
     use super::{
-        ControlPayload, Event, FrameScanner, Opcode, Unwrapper, Violation, close, header, pong,
-        unmask,
+        ControlPayload, Event, FrameScanner, Opcode, Role, Unwrapper, Violation, append, close,
+        header, pong, unmask,
     };
 
     const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
@@ -724,9 +771,18 @@ mod tests {
     }
 
     /// What is seen of `stream` when it comes in pieces of these sizes.
-    fn unwrap(stream: &[u8], limit: u64, mut piece: impl FnMut() -> usize) -> Seen {
+    fn unwrap(stream: &[u8], limit: u64, piece: impl FnMut() -> usize) -> Seen {
+        unwrap_of(Role::Client, stream, limit, piece)
+    }
+
+    fn unwrap_of(
+        sender: Role,
+        stream: &[u8],
+        limit: u64,
+        mut piece: impl FnMut() -> usize,
+    ) -> Seen {
         let mut seen = Seen::default();
-        let mut unwrapper = Unwrapper::new(limit);
+        let mut unwrapper = Unwrapper::new(sender, limit);
         let mut unread = stream;
         while !unread.is_empty() {
             let (read, behind) = unread.split_at(piece().clamp(1, unread.len()));
@@ -829,7 +885,7 @@ mod tests {
     #[test]
     fn payload_is_given_before_its_frame_is_whole() {
         let mut bytes = frame(0x82, b"streaming");
-        let mut unwrapper = Unwrapper::new(100);
+        let mut unwrapper = Unwrapper::new(Role::Client, 100);
         let step = unwrapper.advance(&mut bytes[..9]).expect("legal");
         assert_eq!((step.taken, step.event), (9, Some(Event::Payload(6..9))));
         assert_eq!(&bytes[6..9], b"str");
@@ -941,6 +997,39 @@ mod tests {
             let mut stream = Vec::new();
             other.format(&mut stream).expect("a Vec takes all");
             assert_eq!(whole(&stream).payload, payload);
+        }
+    }
+
+    #[test]
+    fn a_servers_frames_are_unwrapped_and_must_not_be_masked() {
+        let mut stream = Vec::new();
+        append(&mut stream, Opcode::Binary, b"one ", None);
+        append(&mut stream, Opcode::Ping, b"there?", None);
+        append(&mut stream, Opcode::Binary, &[b'x'; 70_000], None);
+        stream.extend(close(1000, ""));
+        let expected = [b"one ".as_slice(), &[b'x'; 70_000]].concat();
+        for step in [1, 7, usize::MAX] {
+            let seen = unwrap_of(Role::Server, &stream, 1 << 20, || step);
+            assert_eq!(seen.payload, expected);
+            assert_eq!(seen.pings, [b"there?"]);
+            assert_eq!((seen.closed, seen.fault), (Some(Some(1000)), None));
+        }
+        let masked = unwrap_of(Role::Server, &[0x82, 0x81], 100, || 1);
+        assert_eq!(masked.fault, Some(Violation::Masked));
+        assert_eq!(Violation::Masked.close_code(), 1002);
+    }
+
+    #[test]
+    fn a_clients_frames_are_masked_as_others_mask_them() {
+        for size in [0, 1, 125, 126, 65_535, 65_536] {
+            let payload: Vec<u8> = (0..size).map(|index: u32| index as u8).collect();
+            let mut ours = Vec::new();
+            append(&mut ours, Opcode::Binary, &payload, Some(MASK));
+            let mut other = Frame::message(payload.clone(), OpCode::Data(Data::Binary), true);
+            other.header_mut().mask = Some(MASK);
+            let mut theirs = Vec::new();
+            other.format(&mut theirs).expect("a Vec takes all");
+            assert!(ours == theirs, "{size}");
         }
     }
 

@@ -4,11 +4,13 @@
 //! only frame boundaries are followed, so that a Close can be said between two frames.
 
 mod bytes;
+mod client;
 mod close;
 pub mod frame;
 mod opening;
 
 pub use bytes::ByteStream;
+pub use client::{DialError, open};
 pub use close::CloseCode;
 pub use frame::FrameScanner;
 pub use opening::{Opening, OpeningError};

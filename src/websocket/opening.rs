@@ -33,7 +33,7 @@ pub enum OpeningError {
     Missing,
 }
 
-/// A client's request for a WebSocket.
+/// A request for a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
     key: HeaderValue,
@@ -61,6 +61,23 @@ impl Opening {
             Some(key) if head.method == Method::GET => Ok(Some(Self { key: key.clone() })),
             _ => Err(OpeningError::Malformed),
         }
+    }
+
+    /// One of the gateway's own, with a new key (RFC 6455 §4.1).
+    #[must_use]
+    pub(super) fn new() -> Self {
+        let mut nonce = [0; 16];
+        // The key only shows that the answer is to this opening: without randomness it still does.
+        let _ = aws_lc_rs::rand::fill(&mut nonce);
+        let key = HeaderValue::try_from(STANDARD.encode(nonce));
+        Self {
+            key: key.expect("Base64 is made of visible characters"),
+        }
+    }
+
+    /// The key that the answer is computed from.
+    pub(super) fn key(&self) -> &HeaderValue {
+        &self.key
     }
 
     /// The client's side, which hyper hands over once it has written the 101.
@@ -118,6 +135,11 @@ impl Opening {
             && has_token(headers, &CONNECTION, "upgrade")
             && single(headers, &SEC_WEBSOCKET_ACCEPT)
                 .is_some_and(|value| value == expected.as_str())
+    }
+
+    /// Whether an answer with these fields takes up `subprotocol`, the only one offered.
+    pub(super) fn has_agreed_on(&self, subprotocol: &str, headers: &HeaderMap) -> bool {
+        single(headers, &SEC_WEBSOCKET_PROTOCOL).is_some_and(|agreed| agreed == subprotocol)
     }
 }
 

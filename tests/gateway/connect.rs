@@ -1,18 +1,19 @@
 //! How a connection to a server behind the gateway is made, and what is said on it first.
 
+mod broker_websocket;
 mod proxy_protocol;
 
 use crate::harness::lab::Config;
 use crate::harness::{Lab, Scripted};
 
 /// A gateway in front of `server` with these lines in its upstream: requests and WebSockets below
-/// `/raw/`, MQTT on the listener `raw` and inside WebSockets at `/raw-mqtt`.
+/// `/raw/`, MQTT on the listener `raw` and inside WebSockets at `/raw_mqtt`.
 async fn lab(server: &Scripted, lines: &str) -> Lab {
     let tables = server.tables_with(lines);
     Config::x509()
         .tables(&format!(
             "{tables}\
-             [routes.raw_mqtt]\npath = \"/raw-mqtt\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n\
+             [routes.raw_mqtt]\npath = \"/raw_mqtt\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n\
              [listeners.raw]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"raw\"\n"
         ))
         .start()

@@ -195,7 +195,7 @@ async fn mqtt_inside_a_websocket_is_introduced_as_mqtt() {
     let broker = Scripted::start().await;
     let lab = lab(&broker, "proxy_protocol = \"v2\"").await;
     let fields = [("sec-websocket-protocol", "mqtt")];
-    let opened = lab.device().open_websocket("/raw-mqtt", &fields).await;
+    let opened = lab.device().open_websocket("/raw_mqtt", &fields).await;
     let mut wire = crate::harness::mqtt::Wire::of_websocket(opened.unwrap().0);
     let connect = Connect::with_password(Version::V5, SECRET);
     wire.send(&connect.bytes()).await;

@@ -41,6 +41,19 @@ impl Scripted {
         self.tables().replace("[upstreams.raw]\n", &upstream)
     }
 
+    /// Panics if the gateway has dialled. Connections are accepted in the order in which they were
+    /// opened, so one of our own shows that none is on its way.
+    pub async fn assert_undialled(&self) {
+        let probe = TcpStream::connect(self.address).await.unwrap();
+        let peer = self.accept().await;
+        let first = peer.stream.peer_addr().unwrap();
+        assert_eq!(
+            first,
+            probe.local_addr().unwrap(),
+            "the gateway has dialled"
+        );
+    }
+
     /// The next connection of the gateway.
     pub async fn accept(&self) -> Peer {
         let arrival = tokio::time::timeout(PATIENCE, self.listener.accept());
@@ -63,10 +76,15 @@ pub fn tables(address: SocketAddr) -> String {
 impl Peer {
     /// The next head, in lower case; panics if the gateway closes before its end.
     pub async fn head(&mut self) -> String {
+        self.head_as_sent().await.to_ascii_lowercase()
+    }
+
+    /// The next head, letter for letter.
+    pub async fn head_as_sent(&mut self) -> String {
         loop {
             if let Some(at) = self.unread.windows(4).position(|end| end == b"\r\n\r\n") {
                 let head: Vec<u8> = self.unread.drain(..at + 4).collect();
-                return String::from_utf8(head).unwrap().to_ascii_lowercase();
+                return String::from_utf8(head).unwrap();
             }
             let read = self.read().await.unwrap();
             assert_ne!(read, 0, "the gateway has closed");

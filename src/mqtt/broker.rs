@@ -1,0 +1,91 @@
+//! The broker's end of a session: a connection to its TCP port, or a WebSocket (MQTT 5.0 §6).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::codec::Version;
+use super::refusal::Failure;
+use crate::access::Connection;
+use crate::upstream::{Dialled, Servers};
+use crate::websocket::{self, ByteStream};
+
+/// An open connection to a broker.
+#[derive(Debug)]
+pub(super) enum Broker {
+    Tcp(TcpStream),
+    WebSocket(Box<ByteStream<TokioIo<Upgraded>>>),
+}
+
+impl Broker {
+    /// Dials one of `servers` for the client of `connection`, which speaks `version`.
+    pub(super) async fn dial(
+        servers: &Servers,
+        connection: &Connection,
+        version: Version,
+    ) -> Result<Self, Failure> {
+        let Some(path) = servers.websocket_path() else {
+            let dialled = servers.dial(&connection.introduction("mqtt")).await?;
+            return Ok(Self::Tcp(dialled.stream));
+        };
+        let Dialled { stream, server } = servers.dial(&connection.introduction("http/1.1")).await?;
+        let opening = websocket::open(stream, server, path, subprotocol(version));
+        let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
+        Ok(Self::WebSocket(Box::new(
+            opened.map_err(|_| Failure::BrokerSilent)??,
+        )))
+    }
+}
+
+/// What servers of MQTT 3.1 know, and those of later versions.
+fn subprotocol(version: Version) -> &'static str {
+    match version {
+        Version::V31 => "mqttv3.1",
+        Version::V311 | Version::V5 => "mqtt",
+    }
+}
+
+impl AsyncRead for Broker {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Broker {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
