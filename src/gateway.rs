@@ -31,7 +31,8 @@ use crate::http::Rules;
 use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
-use crate::tls::{self, ClientAuth, MinVersion, Policies, Terminator, TlsError};
+use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
+use crate::upstream;
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
@@ -41,6 +42,14 @@ pub enum StartError {
     Tls {
         /// The listener's name.
         listener: String,
+        /// What is wrong.
+        source: Box<TlsError>,
+    },
+    /// The same, for TLS to servers.
+    #[error("upstream \"{upstream}\": {source}")]
+    UpstreamTls {
+        /// The upstream's name.
+        upstream: String,
         /// What is wrong.
         source: Box<TlsError>,
     },
@@ -101,6 +110,8 @@ struct Live {
     settings: Settings,
     /// In the order of the listeners.
     rules: Vec<Arc<Rules>>,
+    /// TLS to servers, in the order of the upstreams.
+    initiators: Vec<Option<Arc<Initiator>>>,
 }
 
 impl Gateway {
@@ -110,6 +121,7 @@ impl Gateway {
     /// [`StartError`]; nothing is left running then.
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let policies = load_policies(&settings, &clock)?;
+        let initiators = load_initiators(&settings, &clock)?;
         let (sockets, addresses) = bind_listeners(&settings)?;
         let metrics = Arc::new(Metrics::default());
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
@@ -126,7 +138,7 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(settings.max_connections)),
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
-            live: ArcSwap::from_pointee(Live::new(settings, &addresses)),
+            live: ArcSwap::from_pointee(Live::new(settings, initiators, &addresses)),
             clock,
             metrics,
         });
@@ -189,16 +201,15 @@ impl Gateway {
             return Err(StartError::ListenersChanged);
         }
         let policies = load_policies(&settings, &self.shared.clock)?;
+        let initiators = load_initiators(&settings, &self.shared.clock)?;
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
                 terminator.replace(policies);
             }
         }
-        let former = self
-            .shared
-            .live
-            .swap(Arc::new(Live::new(settings.clone(), &self.addresses)));
+        let live = Live::new(settings.clone(), initiators, &self.addresses);
+        let former = self.shared.live.swap(Arc::new(live));
         if former.settings.mode == settings.mode {
             self.shared.lifecycle.reloaded();
         } else {
@@ -275,7 +286,11 @@ impl Drop for Gateway {
 }
 
 impl Live {
-    fn new(settings: Settings, addresses: &[(String, SocketAddr)]) -> Self {
+    fn new(
+        settings: Settings,
+        initiators: Vec<Option<Arc<Initiator>>>,
+        addresses: &[(String, SocketAddr)],
+    ) -> Self {
         let rules = addresses
             .iter()
             .map(|(name, address)| {
@@ -288,7 +303,11 @@ impl Live {
                 })
             })
             .collect();
-        Self { settings, rules }
+        Self {
+            settings,
+            rules,
+            initiators,
+        }
     }
 }
 
@@ -310,6 +329,27 @@ pub fn load_policies(
     settings.listeners.iter().map(load).collect()
 }
 
+/// What TLS to the servers of every upstream is made of, read likewise.
+///
+/// # Errors
+/// [`StartError::UpstreamTls`] for the first that is unfit.
+fn load_initiators(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Option<Arc<Initiator>>>, StartError> {
+    let load = |upstream: &Arc<upstream::Settings>| {
+        let initiator = upstream.tls.as_ref().map(|tls| Initiator::load(tls, clock));
+        let initiator = initiator
+            .transpose()
+            .map_err(|source| StartError::UpstreamTls {
+                upstream: upstream.name.clone(),
+                source: Box::new(source),
+            })?;
+        Ok(initiator.map(Arc::new))
+    };
+    settings.upstreams.iter().map(load).collect()
+}
+
 /// Everything that is wrong with the files that the settings name, each fault once.
 pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     let mut known = HashSet::new();
@@ -325,6 +365,14 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
                     source: Box::new(source),
                 });
             }
+        }
+    }
+    for upstream in &settings.upstreams {
+        if let Some(Err(source)) = upstream.tls.as_ref().map(|tls| Initiator::load(tls, clock)) {
+            problems.push(StartError::UpstreamTls {
+                upstream: upstream.name.clone(),
+                source: Box::new(source),
+            });
         }
     }
     problems

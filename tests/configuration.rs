@@ -237,7 +237,7 @@ fn every_mistake_in_a_key_is_noticed() {
         let name = key.rsplit('.').next().unwrap();
         let line = |line: &&str| line.starts_with(&format!("{name} = "));
         let found = text.lines().find(line).unwrap();
-        let wrong = text.replacen(found, &format!("{name}x = 1\n{found}"), 1);
+        let wrong = text.replacen(&format!("\n{found}"), &format!("\n{name}x = 1\n{found}"), 1);
         let problems = desk.load(&wrong, &[]).unwrap_err();
         assert!(
             problems.contains(&format!("did you mean {name}?")),

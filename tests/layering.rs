@@ -21,6 +21,7 @@ const ROWS: &[&[&str]] = &[
 
 /// Imports within a row.
 const ARROWS: &[(&str, &str)] = &[
+    ("upstream", "tls"),
     ("http", "websocket"),
     ("http", "mqtt"),
     ("mqtt", "websocket"),

@@ -164,13 +164,12 @@ impl Connection {
         }
     }
 
-    /// The client as a server may be told of it with which `protocol` will be spoken.
+    /// The client as servers may be told of it.
     #[must_use]
-    pub fn introduction(&self, protocol: &'static str) -> Introduction<'_> {
+    pub fn introduction(&self) -> Introduction<'_> {
         Introduction {
             source: self.remote,
             destination: self.local,
-            protocol,
             tls: self
                 .handshake
                 .as_ref()

@@ -33,7 +33,8 @@ const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
     ("optional", ClientAuth::Optional),
     ("required", ClientAuth::Required),
 ];
-const VERSIONS: &[(&str, MinVersion)] = &[("1.3", MinVersion::Tls13), ("1.2", MinVersion::Tls12)];
+pub(super) const VERSIONS: &[(&str, MinVersion)] =
+    &[("1.3", MinVersion::Tls13), ("1.2", MinVersion::Tls12)];
 const LEVELS: &[(&str, Level)] = &[
     ("error", Level::Error),
     ("warn", Level::Warn),
@@ -106,7 +107,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let (limits, max_connections, handshake_timeout) = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
     let mqtt = mqtt(root.section("mqtt"));
-    let upstreams = upstreams(root);
+    let upstreams = upstreams(root, base);
     let listeners = listeners(root, &tls, &upstreams, mode);
     let routes = routes(root, &listeners, &upstreams);
     Settings {

@@ -210,6 +210,11 @@ impl<'s, 'a> Section<'s, 'a> {
         self.read_optional(name, parse)
     }
 
+    /// Whether the file has this table.
+    pub(super) fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// A table within this one.
     pub(super) fn section(&self, name: &str) -> Section<'s, 'a> {
         self.declare(name);

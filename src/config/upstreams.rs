@@ -1,12 +1,16 @@
 //! The keys of `[upstreams]`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
+use rustls_pki_types::ServerName;
 
+use super::check::VERSIONS;
 use super::document::Section;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
+use crate::tls::{IdentityFiles, InitiatorSettings, MinVersion};
 use crate::upstream::{self, ProxyProtocol};
 
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
@@ -16,7 +20,7 @@ const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
 ];
 
 /// Every upstream, in the order of the file.
-pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> {
+pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream::Settings>> {
     let all = root.section("upstreams");
     let mut upstreams = Vec::new();
     for (name, section) in all.named_sections() {
@@ -30,6 +34,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>) -> Vec<Arc<upstream::Settings>> 
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
             proxy_protocol: proxy_protocol(&section),
+            tls: tls(section.section("tls"), base),
             websocket_path: section.read_optional("websocket_path", websocket_path),
         };
         section.finish();
@@ -57,6 +62,57 @@ fn proxy_protocol(section: &Section<'_, '_>) -> ProxyProtocol {
         }
         ProxyProtocol::Off | ProxyProtocol::V1 => chosen,
     }
+}
+
+/// TLS is on where the table stands, or a variable sets a key of it.
+fn tls(section: Section<'_, '_>, base: &Path) -> Option<InitiatorSettings> {
+    let path = |raw| Ok(base.join(text(raw)?));
+    let ca = section.read_optional("ca", |raw| files(raw, base));
+    let server_name = section.read_optional("server_name", server_name);
+    let certificate = section.read_optional("certificate", path);
+    let key = section.read_optional("key", path);
+    let min_version = section.read_optional("min_version", one_of(VERSIONS));
+    let is_on = section.is_present()
+        || ca.is_some()
+        || server_name.is_some()
+        || certificate.is_some()
+        || key.is_some()
+        || min_version.is_some();
+    if is_on && ca.is_none() {
+        section.problem("ca", "must name the servers' authorities");
+    }
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            section.problem("key", "is missing, although a certificate is given");
+            None
+        }
+        (None, Some(_)) => {
+            section.problem("certificate", "is missing, although a key is given");
+            None
+        }
+    };
+    section.finish();
+    is_on.then(|| InitiatorSettings {
+        ca: ca.unwrap_or_default(),
+        server_name,
+        identity,
+        min_version: min_version.unwrap_or(MinVersion::Tls12),
+    })
+}
+
+fn files(raw: Raw, base: &Path) -> Result<Vec<PathBuf>, String> {
+    let names = list(raw)?;
+    if names.is_empty() {
+        return Err("must name at least one file".into());
+    }
+    Ok(names.into_iter().map(|name| base.join(name)).collect())
+}
+
+fn server_name(raw: Raw) -> Result<ServerName<'static>, String> {
+    let name = text(raw)?;
+    ServerName::try_from(name.clone()).map_err(|error| format!("\"{name}\": {error}"))
 }
 
 fn websocket_path(raw: Raw) -> Result<PathAndQuery, String> {

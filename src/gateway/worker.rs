@@ -164,8 +164,8 @@ impl Worker {
         let upstreams: Arc<[_]> = settings
             .upstreams
             .iter()
-            .cloned()
-            .map(Upstream::new)
+            .zip(&live.initiators)
+            .map(|(settings, tls)| Upstream::new(Arc::clone(settings), tls.clone()))
             .collect();
         let edge = |rules: &Arc<Rules>, listener: &LiveListener| {
             Arc::new(Edge {

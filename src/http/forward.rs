@@ -32,7 +32,7 @@ pub(super) async fn forward(
         .upstreams
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
-    let client = session.connection.introduction("http/1.1");
+    let client = session.connection.introduction();
     let answer = upstream.send(Request::from_parts(head, body), &client);
     let (response, lease) = within_response_timeout(answer, route, &upload)
         .await?
@@ -59,7 +59,7 @@ pub(super) async fn open(
         .upstreams
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
-    let client = session.connection.introduction("http/1.1");
+    let client = session.connection.introduction();
     let answer = upstream.open(Request::from_parts(head, body), &client);
     within_response_timeout(answer, route, &upload)
         .await?

@@ -1,4 +1,4 @@
-//! The broker's end of a session: a connection to its TCP port, or a WebSocket (MQTT 5.0 §6).
+//! The broker's end of a session: its MQTT port, or a WebSocket (MQTT 5.0 §6).
 
 use std::io;
 use std::pin::Pin;
@@ -7,18 +7,17 @@ use std::task::{Context, Poll};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::codec::Version;
 use super::refusal::Failure;
 use crate::access::Connection;
-use crate::upstream::{Dialled, Servers};
+use crate::upstream::{Dialled, Link, Servers, Spoken};
 use crate::websocket::{self, ByteStream};
 
 /// An open connection to a broker.
 #[derive(Debug)]
 pub(super) enum Broker {
-    Tcp(TcpStream),
+    Bare(Link),
     WebSocket(Box<ByteStream<TokioIo<Upgraded>>>),
 }
 
@@ -29,11 +28,12 @@ impl Broker {
         connection: &Connection,
         version: Version,
     ) -> Result<Self, Failure> {
+        let client = connection.introduction();
         let Some(path) = servers.websocket_path() else {
-            let dialled = servers.dial(&connection.introduction("mqtt")).await?;
-            return Ok(Self::Tcp(dialled.stream));
+            let dialled = servers.dial(Spoken::Mqtt, &client).await?;
+            return Ok(Self::Bare(dialled.stream));
         };
-        let Dialled { stream, server } = servers.dial(&connection.introduction("http/1.1")).await?;
+        let Dialled { stream, server } = servers.dial(Spoken::Http1, &client).await?;
         let opening = websocket::open(stream, server, path, subprotocol(version));
         let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
         Ok(Self::WebSocket(Box::new(
@@ -57,7 +57,7 @@ impl AsyncRead for Broker {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
@@ -70,21 +70,21 @@ impl AsyncWrite for Broker {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Bare(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Bare(stream) => Pin::new(stream).poll_flush(cx),
             Self::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }

@@ -1,11 +1,12 @@
 //! TLS for clients: [`Terminator::accept`] turns a socket into a [`Accepted`] stream, with the
-//! client's certificate as a [`VerifiedPeer`] if it showed one.
+//! client's certificate as a [`VerifiedPeer`] if it showed one. TLS to servers: [`Initiator`].
 //!
 //! A *policy* is what one group of server names demands (certificate, client authentication,
 //! versions). It is chosen by the name in the ClientHello, never by anything that comes later, and
 //! each has its own session tickets. Who the peer is, and what it may do, is decided further on.
 
 mod client_verifier;
+mod initiator;
 mod peer;
 mod policy;
 mod server;
@@ -22,6 +23,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use client_verifier::{ClientCertificateError, Reason};
+pub use initiator::{IdentityFiles, Initiator, InitiatorSettings, NameError};
 pub use peer::VerifiedPeer;
 pub use policy::{ClientAuth, MinVersion, Policies, Policy, PolicySettings, Settings};
 pub use server::TlsError;

@@ -1,6 +1,6 @@
 //! From one policy's settings to rustls' `ServerConfig`: versions, ALPN, certificate, tickets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub enum TlsError {
         /// rustls' own words.
         source: rustls::Error,
     },
+    /// As above, for connections to servers.
+    #[error("TLS to servers: {0}")]
+    Initiator(#[source] rustls::Error),
 }
 
 /// Builds the configuration and, where clients show certificates, their verifier.
@@ -85,7 +88,7 @@ pub(super) fn config(
     Ok((config, verifier))
 }
 
-fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
     static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
     match min {
         MinVersion::Tls12 => &FROM_TLS12,
@@ -98,14 +101,19 @@ fn certified_key(
     provider: &rustls::crypto::CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let chain = read_certificates(&policy.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&policy.key).map_err(|error| TlsError::Key {
-        path: policy.key.clone(),
-        detail: error.to_string(),
-    })?;
+    let key = read_key(&policy.key)?;
     CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
         certificate: policy.certificate.clone(),
         key: policy.key.clone(),
         source,
+    })
+}
+
+/// The private key of a PEM file.
+pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::Key {
+        path: path.to_owned(),
+        detail: error.to_string(),
     })
 }
 
@@ -132,7 +140,7 @@ fn verifier(
 
 /// Our clock as rustls' source of time.
 #[derive(Debug)]
-struct ClockTime(Arc<dyn Clock>);
+pub(super) struct ClockTime(pub(super) Arc<dyn Clock>);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {

@@ -20,12 +20,14 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::TcpStream;
 
 use connect::connect;
+pub use connect::{Link, Spoken};
 pub use pool::Lease;
 use pool::Pool;
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
+
+use crate::tls::{Initiator, InitiatorSettings};
 
 /// One group of servers as configured.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// Where brokers take MQTT inside WebSockets; `None` for their TCP port.
     pub websocket_path: Option<PathAndQuery>,
+    /// `None` without TLS.
+    pub tls: Option<InitiatorSettings>,
 }
 
 /// Why the upstream gave no response.
@@ -71,7 +75,7 @@ pub enum UpstreamError {
 #[derive(Debug)]
 pub struct Dialled<'a> {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Link,
     /// `host:port`, as configured.
     pub server: &'a str,
 }
@@ -80,23 +84,31 @@ pub struct Dialled<'a> {
 #[derive(Debug)]
 pub struct Servers {
     settings: Arc<Settings>,
+    /// `None` for servers without TLS.
+    tls: Option<Arc<Initiator>>,
     next: AtomicUsize,
 }
 
 impl Servers {
-    /// All servers that `settings` names.
-    #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
-        let next = AtomicUsize::new(0);
-        Self { settings, next }
+    fn new(settings: Arc<Settings>, tls: Option<Arc<Initiator>>) -> Self {
+        Self {
+            settings,
+            tls,
+            next: AtomicUsize::new(0),
+        }
     }
 
-    /// Opens a connection for `client` to the next server, or to the first after it that answers.
+    /// Opens a connection for `client` to the next server, or to the first after it that answers,
+    /// to speak `spoken`.
     ///
     /// # Errors
     /// [`UpstreamError::Unreachable`] with what the last one tried said.
-    pub async fn dial(&self, client: &Introduction<'_>) -> Result<Dialled<'_>, UpstreamError> {
-        self.dial_for(Some(client)).await
+    pub async fn dial(
+        &self,
+        spoken: Spoken,
+        client: &Introduction<'_>,
+    ) -> Result<Dialled<'_>, UpstreamError> {
+        self.dial_for(spoken, Some(client)).await
     }
 
     /// Where the servers take WebSockets that carry MQTT; `None` if they take MQTT itself.
@@ -113,14 +125,15 @@ impl Servers {
 
     async fn dial_for(
         &self,
+        spoken: Spoken,
         client: Option<&Introduction<'_>>,
     ) -> Result<Dialled<'_>, UpstreamError> {
-        let servers = &self.settings.servers;
+        let (servers, tls) = (&self.settings.servers, self.tls.as_deref());
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for offset in 0..servers.len() {
             let server = &servers[first.wrapping_add(offset) % servers.len()];
-            match connect(&self.settings, server, client).await {
+            match connect(&self.settings, tls, server, spoken, client).await {
                 Ok(stream) => return Ok(Dialled { stream, server }),
                 Err(error) => failure = error,
             }
@@ -151,11 +164,11 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A group with no connection open yet.
+    /// A group with no connection open yet; `tls` is what `settings.tls` has been loaded to.
     #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<Settings>, tls: Option<Arc<Initiator>>) -> Self {
         let pool = Arc::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        let servers = Servers::new(settings);
+        let servers = Servers::new(settings, tls);
         Self { servers, pool }
     }
 
@@ -245,8 +258,8 @@ where
     async fn handshake(
         &self,
         client: Option<&Introduction<'_>>,
-    ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), UpstreamError> {
-        let dialled = self.servers.dial_for(client).await?;
+    ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<Link>, B>), UpstreamError> {
+        let dialled = self.servers.dial_for(Spoken::Http1, client).await?;
         http1::handshake(TokioIo::new(dialled.stream))
             .await
             .map_err(|source| self.exchange(source))

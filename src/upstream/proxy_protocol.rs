@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
 use zeroize::Zeroizing;
 
+use super::connect::Spoken;
 use crate::secret::Secret;
 
 /// Whether servers are told whom a connection is opened for.
@@ -33,8 +34,6 @@ pub struct Introduction<'a> {
     pub source: SocketAddr,
     /// The address of the gateway that it has connected to.
     pub destination: SocketAddr,
-    /// What is spoken on the new connection, as ALPN names it (RFC 7301).
-    pub protocol: &'static str,
     /// What its handshake has shown, if it speaks TLS.
     pub tls: Option<IntroducedTls<'a>>,
 }
@@ -64,7 +63,7 @@ pub enum Shown {
 }
 
 impl ProxyProtocol {
-    /// The header for a connection that is opened for `client`; for the gateway's own sake if that
+    /// The header for a connection that is opened for `client` to speak `spoken`; for the gateway's own sake if that
     /// is `None`, in which case the receiver keeps to the connection's own addresses.
     ///
     /// # Errors
@@ -72,6 +71,7 @@ impl ProxyProtocol {
     pub(super) fn header(
         self,
         client: Option<&Introduction<'_>>,
+        spoken: Spoken,
     ) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(256));
         let encoded = match self {
@@ -81,7 +81,7 @@ impl ProxyProtocol {
                 let mut header = addressed(client);
                 if let Some(client) = client {
                     // §2.2.1: what comes behind the header, whatever the client itself speaks.
-                    header.append_tlv(Tlv::Alpn(client.protocol.as_bytes().into()));
+                    header.append_tlv(Tlv::Alpn(spoken.alpn().as_bytes().into()));
                     if let Some(tls) = &client.tls {
                         describe(tls, common_name, &mut header)?;
                     }
@@ -154,7 +154,6 @@ mod tests {
         Introduction {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
-            protocol: "mqtt",
             tls: None,
         }
     }
@@ -184,17 +183,19 @@ mod tests {
             ),
         ] {
             let client = client(source, destination);
-            let header = ProxyProtocol::V1.header(Some(&client)).unwrap();
+            let header = ProxyProtocol::V1
+                .header(Some(&client), Spoken::Mqtt)
+                .unwrap();
             assert_eq!(String::from_utf8_lossy(&header), expected);
         }
     }
 
     #[test]
     fn without_a_client_the_gateway_speaks_for_itself() {
-        let header = ProxyProtocol::V1.header(None).unwrap();
+        let header = ProxyProtocol::V1.header(None, Spoken::Mqtt).unwrap();
         assert_eq!(**header, *b"PROXY UNKNOWN\r\n");
         let v2 = ProxyProtocol::V2 { common_name: true };
-        let header = v2.header(None).unwrap();
+        let header = v2.header(None, Spoken::Mqtt).unwrap();
         assert_eq!(header[12..], [0x20, 0, 0, 0]);
     }
 
@@ -211,7 +212,8 @@ mod tests {
             tls: Some(tls),
             ..client("192.0.2.1:1", "192.0.2.9:2")
         };
-        let header = |common_name| ProxyProtocol::V2 { common_name }.header(Some(&client));
+        let header =
+            |common_name| ProxyProtocol::V2 { common_name }.header(Some(&client), Spoken::Mqtt);
         assert!(header(true).is_err());
         assert!(header(false).is_ok());
     }

@@ -8,12 +8,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{lab, problem};
+use super::{lab, mqtt_client, problem};
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{
     Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, publish,
 };
-use crate::harness::{Client, Lab, PATIENCE, Scripted};
+use crate::harness::{PATIENCE, Scripted};
 
 const LINES: &str = "websocket_path = \"/mqtt?tenant=1\"";
 
@@ -86,22 +86,6 @@ fn answer(head: &str, without: &str) -> String {
     )
 }
 
-/// A client of the listener or the route that leads to the broker.
-async fn client(lab: &Lab, transport: Transport) -> Wire {
-    let device = lab.authority.device(SECRET);
-    match transport {
-        Transport::Tls => {
-            let client = Client::new(lab.address_of("raw"), lab.authority.der(), Some(device));
-            Wire::over_tls(&client, &["mqtt"]).await.unwrap()
-        }
-        Transport::WebSocket => {
-            let fields = [("sec-websocket-protocol", "mqtt")];
-            let opened = lab.device().open_websocket("/raw_mqtt", &fields).await;
-            Wire::of_websocket(opened.unwrap().0)
-        }
-    }
-}
-
 /// A session of this client that the broker has accepted.
 async fn session(server: &Scripted, wire: &mut Wire, version: Version) -> Broker {
     let connect = Connect::with_password(version, SECRET);
@@ -119,7 +103,7 @@ async fn every_version_and_transport_reaches_the_brokers_websocket() {
         for version in EVERY_VERSION {
             let server = Scripted::start().await;
             let lab = lab(&server, LINES).await;
-            let mut wire = client(&lab, transport).await;
+            let mut wire = mqtt_client(&lab, transport).await;
             let connect = Connect::with_password(version, SECRET);
             wire.send(&connect.bytes()).await;
             let (mut broker, head) = Broker::accept(&server).await;
@@ -147,7 +131,7 @@ async fn large_packets_pass_both_ways() {
     for transport in EVERY_TRANSPORT {
         let server = Scripted::start().await;
         let lab = lab(&server, LINES).await;
-        let mut wire = client(&lab, transport).await;
+        let mut wire = mqtt_client(&lab, transport).await;
         let mut broker = session(&server, &mut wire, Version::V5).await;
         let payload: Vec<u8> = (0..1 << 20_u32).map(|n| (n % 251) as u8).collect();
         let large = publish(Version::V5, "m/d/c/ch", &payload);
@@ -162,7 +146,7 @@ async fn large_packets_pass_both_ways() {
 async fn packets_and_messages_need_not_align() {
     let server = Scripted::start().await;
     let lab = lab(&server, LINES).await;
-    let mut wire = client(&lab, Transport::Tls).await;
+    let mut wire = mqtt_client(&lab, Transport::Tls).await;
     let mut broker = session(&server, &mut wire, Version::V311).await;
     let packet = publish(Version::V311, "t", b"hello");
     let three = packet.repeat(3);
@@ -183,7 +167,7 @@ async fn each_side_hears_of_the_others_end() {
     for transport in EVERY_TRANSPORT {
         let server = Scripted::start().await;
         let lab = lab(&server, LINES).await;
-        let mut wire = client(&lab, transport).await;
+        let mut wire = mqtt_client(&lab, transport).await;
         let mut broker = session(&server, &mut wire, Version::V5).await;
         wire.close().await;
         match broker.next().await {
@@ -191,7 +175,7 @@ async fn each_side_hears_of_the_others_end() {
             other => panic!("{other:?} instead of Close"),
         }
 
-        let mut wire = client(&lab, transport).await;
+        let mut wire = mqtt_client(&lab, transport).await;
         let mut broker = session(&server, &mut wire, Version::V5).await;
         broker.0.close(None).await.unwrap();
         wire.end().await;
@@ -211,7 +195,7 @@ async fn a_broker_that_opens_no_websocket_is_unavailable() {
         ] {
             let server = Scripted::start().await;
             let lab = lab(&server, LINES).await;
-            let mut wire = client(&lab, Transport::Tls).await;
+            let mut wire = mqtt_client(&lab, Transport::Tls).await;
             let connect = Connect::with_password(version, SECRET);
             wire.send(&connect.bytes()).await;
             let mut peer = server.accept().await;
@@ -233,7 +217,7 @@ async fn a_broker_that_never_answers_the_opening_is_given_up() {
     let server = Scripted::start().await;
     let lines = format!("{LINES}\nconnect_timeout = \"200ms\"");
     let lab = lab(&server, &lines).await;
-    let mut wire = client(&lab, Transport::Tls).await;
+    let mut wire = mqtt_client(&lab, Transport::Tls).await;
     let connect = Connect::with_password(Version::V5, SECRET);
     wire.send(&connect.bytes()).await;
     let mut peer = server.accept().await;
@@ -252,7 +236,7 @@ async fn a_broker_that_breaks_the_rules_of_frames_ends_the_session() {
     ] {
         let server = Scripted::start().await;
         let lab = lab(&server, LINES).await;
-        let mut wire = client(&lab, Transport::Tls).await;
+        let mut wire = mqtt_client(&lab, Transport::Tls).await;
         let mut broker = session(&server, &mut wire, Version::V5).await;
         let stream = broker.0.get_mut();
         tokio::io::AsyncWriteExt::write_all(stream, bytes)
@@ -270,7 +254,7 @@ async fn a_broker_that_breaks_the_rules_of_frames_ends_the_session() {
 async fn a_refused_client_reaches_no_websocket() {
     let server = Scripted::start().await;
     let lab = lab(&server, LINES).await;
-    let mut wire = client(&lab, Transport::Tls).await;
+    let mut wire = mqtt_client(&lab, Transport::Tls).await;
     let connect = Connect::with_password(Version::V5, "another");
     wire.send(&connect.bytes()).await;
     wire.ends_with(&Version::V5.not_authorized()).await;

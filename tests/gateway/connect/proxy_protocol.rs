@@ -163,7 +163,8 @@ async fn a_resumed_session_has_shown_its_certificate_earlier() {
 #[tokio::test]
 async fn a_client_without_a_certificate_is_not_called_verified() {
     let server = Scripted::start().await;
-    let tables = server.tables_with("proxy_protocol = \"v2\"\nproxy_protocol_cn = true");
+    let lines = "proxy_protocol = \"v2\"\nproxy_protocol_cn = true";
+    let tables = crate::harness::scripted::tables_with(server.address, lines);
     let lab = crate::harness::lab::Config::key()
         .tables(&tables)
         .start()

@@ -14,6 +14,7 @@ pub mod openssl;
 pub mod origin;
 pub mod process;
 pub mod scripted;
+pub mod secure;
 pub mod session;
 
 pub use broker::Broker;
@@ -24,6 +25,7 @@ pub use lab::Lab;
 pub use origin::Origin;
 pub use process::{Process, Site};
 pub use scripted::Scripted;
+pub use secure::Secure;
 pub use session::Session;
 
 /// Longer than anything here takes; a test that meets it has hung.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Longer than anything here takes; a test that meets it has hung.
@@ -16,8 +16,8 @@ pub struct Scripted {
 }
 
 /// One connection of the gateway to it.
-pub struct Peer {
-    pub stream: TcpStream,
+pub struct Peer<IO = TcpStream> {
+    pub stream: IO,
     unread: Vec<u8>,
 }
 
@@ -33,12 +33,6 @@ impl Scripted {
     /// An upstream of this origin and the route `/raw/` to it.
     pub fn tables(&self) -> String {
         tables(self.address)
-    }
-
-    /// The same with these lines for the upstream.
-    pub fn tables_with(&self, lines: &str) -> String {
-        let upstream = format!("[upstreams.raw]\n{lines}\n");
-        self.tables().replace("[upstreams.raw]\n", &upstream)
     }
 
     /// Panics if the gateway has dialled. Connections are accepted in the order in which they were
@@ -58,22 +52,31 @@ impl Scripted {
     pub async fn accept(&self) -> Peer {
         let arrival = tokio::time::timeout(PATIENCE, self.listener.accept());
         let (stream, _) = arrival.await.expect("the gateway does not dial").unwrap();
-        Peer {
-            stream,
-            unread: Vec::new(),
-        }
+        Peer::new(stream)
     }
 }
 
 /// An upstream at `address` and the route `/raw/` to it.
 pub fn tables(address: SocketAddr) -> String {
+    tables_with(address, "")
+}
+
+/// The same with these lines for the upstream.
+pub fn tables_with(address: SocketAddr, lines: &str) -> String {
     format!(
-        "[upstreams.raw]\nservers = [\"{address}\"]\n\
+        "[upstreams.raw]\nservers = [\"{address}\"]\n{lines}\n\
          [routes.raw]\npath = \"/raw/\"\nupstream = \"raw\"\n"
     )
 }
 
-impl Peer {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
+    pub fn new(stream: IO) -> Self {
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
     /// The next head, in lower case; panics if the gateway closes before its end.
     pub async fn head(&mut self) -> String {
         self.head_as_sent().await.to_ascii_lowercase()
