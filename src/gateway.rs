@@ -32,6 +32,7 @@ use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
+use crate::token::{ProviderError, Verifier};
 use crate::upstream;
 
 /// Why the gateway does not start, or does not take new settings.
@@ -53,6 +54,9 @@ pub enum StartError {
         /// What is wrong.
         source: Box<TlsError>,
     },
+    /// A token provider cannot be used.
+    #[error(transparent)]
+    Token(#[from] ProviderError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({what}): {source}")]
     Bind {
@@ -108,6 +112,7 @@ struct LiveListener {
 #[derive(Debug)]
 struct Live {
     settings: Settings,
+    gate: Gate,
     /// In the order of the listeners.
     rules: Vec<Arc<Rules>>,
     /// TLS to servers, in the order of the upstreams.
@@ -122,6 +127,7 @@ impl Gateway {
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let policies = load_policies(&settings, &clock)?;
         let initiators = load_initiators(&settings, &clock)?;
+        let tokens = Arc::new(Verifier::load(&settings.tokens)?);
         let (sockets, addresses) = bind_listeners(&settings)?;
         let metrics = Arc::new(Metrics::default());
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
@@ -138,7 +144,7 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(settings.max_connections)),
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
-            live: ArcSwap::from_pointee(Live::new(settings, initiators, &addresses)),
+            live: ArcSwap::from_pointee(Live::new(settings, initiators, tokens, &addresses)),
             clock,
             metrics,
         });
@@ -202,13 +208,14 @@ impl Gateway {
         }
         let policies = load_policies(&settings, &self.shared.clock)?;
         let initiators = load_initiators(&settings, &self.shared.clock)?;
+        let tokens = Arc::new(Verifier::load(&settings.tokens)?);
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
                 terminator.replace(policies);
             }
         }
-        let live = Live::new(settings.clone(), initiators, &self.addresses);
+        let live = Live::new(settings.clone(), initiators, tokens, &self.addresses);
         let former = self.shared.live.swap(Arc::new(live));
         if former.settings.mode == settings.mode {
             self.shared.lifecycle.reloaded();
@@ -289,15 +296,17 @@ impl Live {
     fn new(
         settings: Settings,
         initiators: Vec<Option<Arc<Initiator>>>,
+        tokens: Arc<Verifier>,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
+        let gate = Gate::new(settings.mode, tokens);
         let rules = addresses
             .iter()
             .map(|(name, address)| {
                 Arc::new(Rules {
                     listener: name.clone(),
                     port: address.port(),
-                    gate: Gate::new(settings.mode),
+                    gate: gate.clone(),
                     routes: RouteTable::for_listener(&settings.routes, name),
                     limits: settings.limits,
                 })
@@ -305,6 +314,7 @@ impl Live {
             .collect();
         Self {
             settings,
+            gate,
             rules,
             initiators,
         }
@@ -353,7 +363,10 @@ fn load_initiators(
 /// Everything that is wrong with the files that the settings name, each fault once.
 pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     let mut known = HashSet::new();
-    let mut problems = Vec::new();
+    let mut problems: Vec<StartError> = Verifier::problems(&settings.tokens)
+        .into_iter()
+        .map(StartError::from)
+        .collect();
     for listener in &settings.listeners {
         for tls in listener.tls.iter().flat_map(tls::Settings::each) {
             if let Err(source) = Policies::load(&tls, clock)

@@ -12,6 +12,7 @@
 //! 5. [`credential`] collects everything the request presents, from header and query alike.
 //! 6. [`access`] decides: [`access::Gate::admit`] compares the two and yields an
 //!    [`access::Admission`], or a [`access::Refusal`], which [`http`] puts into its own words.
+//!    Bearer tokens are verified by [`token`], for routes that demand a user.
 //! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and sends
 //!    the request to an [`upstream`], streaming both bodies; or [`websocket`] opens a tunnel.
 //! 8. [`telemetry`] counts and logs what happened, without any secret.
@@ -39,5 +40,6 @@ pub mod route;
 pub mod secret;
 pub mod telemetry;
 pub mod tls;
+pub mod token;
 pub mod upstream;
 pub mod websocket;

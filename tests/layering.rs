@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["secret", "clock", "host"],
     &["telemetry", "relay"],
-    &["listener", "tls", "route", "upstream"],
+    &["listener", "tls", "token", "route", "upstream"],
     &["identity"],
     &["credential"],
     &["access"],

@@ -6,15 +6,19 @@
 mod admission;
 mod connection;
 mod refusal;
+mod user;
 
 pub use admission::{Admission, ClientCredential};
 pub use connection::{ClientIdentity, Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
 
+use std::sync::Arc;
+
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::Requirement;
 use crate::secret::Secret;
+use crate::token::Verifier;
 
 /// What makes a client known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,39 +30,75 @@ pub enum Mode {
 }
 
 /// Admits or refuses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     mode: Mode,
+    tokens: Arc<Verifier>,
 }
 
 impl Gate {
-    /// A gate that knows clients by `mode`.
+    /// A gate that knows clients by `mode` and users by `tokens`.
     #[must_use]
-    pub fn new(mode: Mode) -> Self {
-        Self { mode }
+    pub fn new(mode: Mode, tokens: Arc<Verifier>) -> Self {
+        Self { mode, tokens }
     }
 
     /// Whether a client on `connection` that presents `presented` may pass at `now` (seconds since
-    /// the Unix epoch).
+    /// the Unix epoch). Waits for nothing but what a token may need to be verified; dropping it
+    /// half-way loses nothing.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
-    pub fn admit(
+    pub async fn admit(
         &self,
         connection: &Connection,
         requirement: Requirement,
         presented: &Presented,
         now: u64,
     ) -> Result<Admission, Refusal> {
-        let credential = match (requirement, self.mode) {
-            (Requirement::None, _) => ClientCredential::Unchecked,
-            (Requirement::Client, Mode::Certificate) => {
-                let device = by_certificate(connection, presented, now)?;
-                ClientCredential::Certificate(device.clone())
+        match requirement {
+            Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
+            Requirement::Client => {
+                let credential = self.client(connection, presented, now)?;
+                Ok(Admission::new(credential))
             }
-            (Requirement::Client, Mode::Key) => ClientCredential::Presented(by_key(presented)?),
-        };
-        Ok(Admission::new(credential))
+            Requirement::User => {
+                let user = self.user(presented, now).await?;
+                Ok(Admission::of_user(user))
+            }
+            Requirement::Any if self.presents_token(presented) => {
+                // A token that does not hold is refused, whoever else the client may be.
+                let user = self.user(presented, now).await?;
+                Ok(Admission::of_user(user))
+            }
+            Requirement::Any => match self.client(connection, presented, now) {
+                Ok(credential) => Ok(Admission::new(credential)),
+                Err(Refusal::NoCertificate | Refusal::NoCredential) => Err(Refusal::Nobody),
+                Err(refusal) => Err(refusal),
+            },
+            Requirement::Both => {
+                let (tokens, others) = self.split(presented);
+                let credential = self.client(connection, &others, now)?;
+                let user = self.user(&tokens, now).await?;
+                Ok(Admission::new(credential).with_user(user))
+            }
+        }
+    }
+
+    /// The client, as `auth` says that it is known.
+    fn client(
+        &self,
+        connection: &Connection,
+        presented: &Presented,
+        now: u64,
+    ) -> Result<ClientCredential, Refusal> {
+        match self.mode {
+            Mode::Certificate => {
+                let device = by_certificate(connection, presented, now)?;
+                Ok(ClientCredential::Certificate(Arc::clone(device)))
+            }
+            Mode::Key => Ok(ClientCredential::Presented(by_key(presented)?)),
+        }
     }
 
     /// Whether a client may go on to present its secret by other means, as one does that opens a
@@ -84,7 +124,7 @@ fn by_certificate<'a>(
     connection: &'a Connection,
     presented: &Presented,
     now: u64,
-) -> Result<&'a std::sync::Arc<DeviceIdentity>, Refusal> {
+) -> Result<&'a Arc<DeviceIdentity>, Refusal> {
     let device = match connection.identity() {
         ClientIdentity::Device(device) => device,
         ClientIdentity::Unusable(error) => return Err(Refusal::UnusableCertificate(*error)),
@@ -106,7 +146,7 @@ fn by_certificate<'a>(
 fn agrees(claim: &Claim, device: &DeviceIdentity) -> bool {
     match &claim.value {
         Value::Secret(secret) | Value::Opaque(secret) => secret == device.client_secret(),
-        Value::Malformed => false,
+        Value::Token(_) | Value::Malformed => false,
     }
 }
 
@@ -128,7 +168,9 @@ fn by_key(presented: &Presented) -> Result<Secret, Refusal> {
 fn presented_secret(claim: &Claim) -> Result<&Secret, Refusal> {
     match &claim.value {
         Value::Secret(secret) => Ok(secret),
-        Value::Opaque(_) | Value::Malformed => Err(Refusal::MalformedCredential(claim.source)),
+        Value::Token(_) | Value::Opaque(_) | Value::Malformed => {
+            Err(Refusal::MalformedCredential(claim.source))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::credential::Source;
 use crate::identity::SubjectError;
+use crate::token::Flaw;
 
 /// Why a client may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -29,6 +30,21 @@ pub enum Refusal {
     /// It presented two different secrets.
     #[error("two different client secrets")]
     Conflict,
+    /// It presented no token.
+    #[error("no bearer token")]
+    NoToken,
+    /// It presented something that is no token.
+    #[error("{0} holds no bearer token")]
+    NotAToken(Source),
+    /// It presented two different tokens.
+    #[error("two different bearer tokens")]
+    TokenConflict,
+    /// Its token does not hold.
+    #[error(transparent)]
+    Token(#[from] Flaw),
+    /// It is known neither as a client nor by a token.
+    #[error("neither a client nor a bearer token")]
+    Nobody,
 }
 
 impl Refusal {
@@ -43,6 +59,11 @@ impl Refusal {
             Self::NoCredential => "no_credential",
             Self::MalformedCredential(_) => "malformed_credential",
             Self::Conflict => "conflict",
+            Self::NoToken => "no_token",
+            Self::NotAToken(_) => "not_a_token",
+            Self::TokenConflict => "token_conflict",
+            Self::Token(flaw) => flaw.code(),
+            Self::Nobody => "nobody",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::{Document, Environment, Problem, Section};
+use super::providers::tokens;
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
@@ -19,7 +20,7 @@ use crate::mqtt::{self, MissingPassword};
 use crate::route::{PathMatch, Protocol, Requirement, Route, normalise};
 use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
-use crate::upstream;
+use crate::{token, upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -43,8 +44,13 @@ const LEVELS: &[(&str, Level)] = &[
     ("trace", Level::Trace),
 ];
 const FORMATS: &[(&str, Format)] = &[("json", Format::Json), ("text", Format::Text)];
-const REQUIREMENTS: &[(&str, Requirement)] =
-    &[("client", Requirement::Client), ("none", Requirement::None)];
+const REQUIREMENTS: &[(&str, Requirement)] = &[
+    ("client", Requirement::Client),
+    ("user", Requirement::User),
+    ("any", Requirement::Any),
+    ("both", Requirement::Both),
+    ("none", Requirement::None),
+];
 
 const ROUTE_PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
 const MISSING_PASSWORD: &[(&str, MissingPassword)] = &[
@@ -107,9 +113,11 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let (limits, max_connections, handshake_timeout) = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
     let mqtt = mqtt(root.section("mqtt"));
+    let tokens = tokens(root, base);
     let upstreams = upstreams(root, base);
     let listeners = listeners(root, &tls, &upstreams, mode);
     let routes = routes(root, &listeners, &upstreams);
+    refuse_tokens_without_providers(root, &routes, &tokens);
     Settings {
         mode,
         workers: if workers == 0 {
@@ -124,6 +132,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         max_connections,
         handshake_timeout,
         mqtt,
+        tokens,
         listeners,
         upstreams,
         routes,
@@ -495,10 +504,29 @@ fn route(
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
     };
-    if route.protocol == Protocol::Mqtt && route.requirement == Requirement::None {
+    if route.protocol == Protocol::Mqtt && route.requirement != Requirement::Client {
         section.problem("credential", "must be \"client\" where protocol = \"mqtt\"");
     }
+    if route.keep_query_credential && route.requirement.takes_tokens() {
+        let message = "must be false where bearer tokens are taken: no log shall show one";
+        section.problem("keep_query_credential", message);
+    }
     path.and(upstream).map(|_| route)
+}
+
+/// A route that demands tokens where nobody issues any would refuse everybody.
+fn refuse_tokens_without_providers(
+    root: &Section<'_, '_>,
+    routes: &[Arc<Route>],
+    tokens: &token::Settings,
+) {
+    let demands = |route: &&Arc<Route>| route.requirement.takes_tokens();
+    if let Some(route) = routes.iter().find(demands)
+        && tokens.providers.is_empty()
+    {
+        let message = format!("is empty, but routes.{} takes bearer tokens", route.name);
+        root.problem("providers", message);
+    }
 }
 
 /// Requests are compared after normalisation, so another form would never match.

@@ -6,6 +6,7 @@
 
 mod check;
 mod document;
+mod providers;
 mod upstreams;
 mod value;
 
@@ -20,7 +21,7 @@ use crate::access::Mode;
 use crate::http::Limits;
 use crate::route::Route;
 use crate::telemetry::LogSettings;
-use crate::{mqtt, tls, upstream};
+use crate::{mqtt, tls, token, upstream};
 
 /// Everything the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct Settings {
     pub handshake_timeout: std::time::Duration,
     /// How MQTT's CONNECT is treated.
     pub mqtt: mqtt::Settings,
+    /// Whose tokens are believed.
+    pub tokens: token::Settings,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.

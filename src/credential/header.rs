@@ -1,4 +1,5 @@
-//! The forms of an `Authorization` value (RFC 9110 §11.6.2, RFC 7617) that carry a client secret.
+//! The forms of an `Authorization` value (RFC 9110 §11.6.2, RFC 7617, RFC 6750) that carry a client
+//! secret or a bearer token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,8 +32,18 @@ pub(super) fn read_text(text: &str) -> Value {
         // What the platform called its clients before November 2024.
         _ if scheme.eq_ignore_ascii_case("thing") => secret(rest),
         _ if scheme.eq_ignore_ascii_case("basic") => basic(rest.trim_matches(' ')),
+        _ if scheme.eq_ignore_ascii_case("bearer") && is_b64token(rest) => {
+            Value::Token(Secret::new(rest))
+        }
         _ => Value::Opaque(Secret::new(text)),
     }
+}
+
+/// RFC 6750 §2.1, RFC 9110 §11.2 (`token68`).
+fn is_b64token(text: &str) -> bool {
+    let letters = text.trim_end_matches('=');
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !letters.is_empty() && letters.bytes().all(is_letter)
 }
 
 /// A secret without a scheme. A scheme without a secret may be one, if a certificate says so.
@@ -111,6 +122,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bearer_token_is_told_from_a_secret() {
+        for value in ["Bearer a.b-c_d~e+f/g==", "bearer a.b-c_d~e+f/g=="] {
+            let token = Secret::new("a.b-c_d~e+f/g==");
+            assert_eq!(read(value.as_bytes()), Value::Token(token), "{value}");
+        }
+    }
+
+    #[test]
     fn what_only_resembles_a_credential_is_malformed() {
         for value in [
             "",
@@ -137,7 +156,10 @@ mod tests {
         for value in [
             "Client",
             "bearer",
-            "Bearer abc",
+            "Bearer a b",
+            "Bearer =",
+            "Bearer a=b",
+            "Bearer \u{e4}",
             "Digest username=x",
             "my secret",
             "Clientx s",

@@ -35,6 +35,8 @@ pub struct Claim {
 pub enum Value {
     /// A client secret: `Client <secret>`, `Thing <secret>`, the password of `Basic`, or bare.
     Secret(Secret),
+    /// A bearer token (RFC 6750 §2.1): `Bearer <token>`.
+    Token(Secret),
     /// A text of another form, which could be a bare secret with a space in it; it is equal to a
     /// certificate's or it is nothing.
     Opaque(Secret),
@@ -75,6 +77,14 @@ impl Presented {
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
         &self.0
+    }
+
+    /// The claims that `is_first` says yes to, and the others.
+    #[must_use]
+    pub fn split(&self, is_first: impl FnMut(&&Claim) -> bool) -> (Self, Self) {
+        let (first, others) = self.0.iter().partition(is_first);
+        let cloned = |claims: Vec<&Claim>| Self(claims.into_iter().cloned().collect());
+        (cloned(first), cloned(others))
     }
 
     fn add(&mut self, source: Source, value: Value) {

@@ -86,7 +86,7 @@ mod tests {
             .map(|claim| {
                 assert_eq!(claim.source, Source::Query);
                 match &claim.value {
-                    Value::Secret(secret) | Value::Opaque(secret) => {
+                    Value::Secret(secret) | Value::Token(secret) | Value::Opaque(secret) => {
                         Some(secret.expose().to_owned())
                     }
                     Value::Malformed => None,

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, LiveListener, Shared};
-use crate::access::{Connection, ConnectionId, Gate, Handshake};
+use crate::access::{Connection, ConnectionId, Handshake};
 use crate::config::{ListenerSettings, Service};
 use crate::credential::Presented;
 use crate::http::{self, Edge, Protocol, Rules};
@@ -199,7 +199,7 @@ impl Worker {
 
     fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
         mqtt::Edge {
-            gate: Gate::new(live.settings.mode),
+            gate: live.gate.clone(),
             settings: live.settings.mqtt.clone(),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),

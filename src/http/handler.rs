@@ -38,7 +38,7 @@ pub(super) async fn handle(
     let mut exchange = Exchange::begin(&session, &head);
     let passage = match offence {
         Some(offence) => Err(offence.into()),
-        None => decide(&session, head, &mut exchange),
+        None => decide(&session, head, &mut exchange).await,
     };
     let answer = match passage {
         Ok(passage) => carry_out(&session, passage, body).await,
@@ -94,8 +94,12 @@ enum Passage {
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
-/// only then what the upstream is told. Nothing here waits or costs the upstream anything.
-fn decide(session: &Session, mut head: Parts, exchange: &mut Exchange) -> Result<Passage, Failure> {
+/// only then what the upstream is told. Nothing here costs the upstream anything.
+async fn decide(
+    session: &Session,
+    mut head: Parts,
+    exchange: &mut Exchange,
+) -> Result<Passage, Failure> {
     check_form(session, &head)?;
     let host = Host::of(&head)?;
     let uri = head.uri.clone();
@@ -116,7 +120,7 @@ fn decide(session: &Session, mut head: Parts, exchange: &mut Exchange) -> Result
             head,
         });
     }
-    let admission = admit(session, &route, &presented)?;
+    let admission = admit(session, &route, &presented).await?;
     let opening = opening?;
     prepare(session, &mut head, &admission, &host, exchange.request_id());
     rewrite_target(&mut head, &route, &path, &query).map_err(TargetError::from)?;
@@ -250,10 +254,15 @@ fn presented(head: &Parts, requirement: Requirement) -> (Presented, ForwardedQue
     (presented, query)
 }
 
-fn admit(session: &Session, route: &Route, presented: &Presented) -> Result<Admission, Failure> {
+async fn admit(
+    session: &Session,
+    route: &Route,
+    presented: &Presented,
+) -> Result<Admission, Failure> {
     let now = session.edge.clock.now();
     let gate = &session.edge.rules.gate;
-    Ok(gate.admit(&session.connection, route.requirement, presented, now)?)
+    let admission = gate.admit(&session.connection, route.requirement, presented, now);
+    Ok(admission.await?)
 }
 
 /// For a client that will present its secret inside the WebSocket.

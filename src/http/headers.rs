@@ -174,7 +174,7 @@ impl ConnectionFields {
     pub(super) fn new(connection: &Connection, port: u16) -> Self {
         let remote = connection.remote().ip().to_canonical();
         let certificate = match connection.identity() {
-            ClientIdentity::Device(device) => authorization(device.client_secret()),
+            ClientIdentity::Device(device) => authorization("Client", device.client_secret()),
             ClientIdentity::Absent | ClientIdentity::Unusable(_) => None,
         };
         Self {
@@ -211,7 +211,8 @@ impl ConnectionFields {
     fn credential(&self, admission: &Admission) -> Option<HeaderValue> {
         match admission.credential() {
             ClientCredential::Certificate(_) => self.certificate.clone(),
-            ClientCredential::Presented(secret) => authorization(secret),
+            ClientCredential::Presented(secret) => authorization("Client", secret),
+            ClientCredential::Bearer(token) => authorization("Bearer", token),
             ClientCredential::Unchecked => None,
         }
     }
@@ -229,9 +230,9 @@ impl ConnectionFields {
     }
 }
 
-/// `Client <secret>`, marked so that no library indexes or prints it.
-fn authorization(secret: &Secret) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Client {}", secret.expose())).ok()?;
+/// `Client <secret>` or `Bearer <token>`, marked so that no library indexes or prints it.
+fn authorization(scheme: &str, secret: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("{scheme} {}", secret.expose())).ok()?;
     value.set_sensitive(true);
     Some(value)
 }

@@ -170,13 +170,7 @@ impl Failure {
             headers.insert(CONTENT_LENGTH, length.into());
         }
         match status {
-            // RFC 9110 §11.6.1, §15.5.6, §15.5.22.
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(
-                    WWW_AUTHENTICATE,
-                    HeaderValue::from_static("Client realm=\"portcullis\""),
-                );
-            }
+            // RFC 9110 §15.5.6, §15.5.22.
             StatusCode::METHOD_NOT_ALLOWED => {
                 headers.insert(
                     ALLOW,
@@ -190,6 +184,11 @@ impl Failure {
             }
             _ => {}
         }
+        if let Self::Refused(refusal) = &self {
+            for challenge in challenges(refusal) {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+        }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -200,19 +199,45 @@ impl Failure {
 /// Two answers for all refusals: who you are is not known, or it is and does not suffice.
 fn refused(refusal: &Refusal) -> Outcome {
     match refusal {
-        Refusal::NoCertificate | Refusal::NoCredential | Refusal::MalformedCredential(_) => {
-            Outcome {
-                status: StatusCode::UNAUTHORIZED,
-                code: "unauthenticated",
-            }
-        }
+        Refusal::NoCertificate
+        | Refusal::NoCredential
+        | Refusal::MalformedCredential(_)
+        | Refusal::NoToken
+        | Refusal::NotAToken(_)
+        | Refusal::Token(_)
+        | Refusal::Nobody => Outcome {
+            status: StatusCode::UNAUTHORIZED,
+            code: "unauthenticated",
+        },
         Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
-        | Refusal::Conflict => Outcome {
+        | Refusal::Conflict
+        | Refusal::TokenConflict => Outcome {
             status: StatusCode::FORBIDDEN,
             code: "forbidden",
         },
+    }
+}
+
+/// What a 401 says about how to be known (RFC 9110 §11.6.1). A token that does not hold is named as
+/// such, a request without one is not (RFC 6750 §3.1).
+fn challenges(refusal: &Refusal) -> &'static [&'static str] {
+    const CLIENT: &str = "Client realm=\"portcullis\"";
+    const BEARER: &str = "Bearer realm=\"portcullis\"";
+    const INVALID: &str = "Bearer realm=\"portcullis\", error=\"invalid_token\"";
+    match refusal {
+        Refusal::NoCertificate | Refusal::NoCredential | Refusal::MalformedCredential(_) => {
+            &[CLIENT]
+        }
+        Refusal::NoToken | Refusal::NotAToken(_) => &[BEARER],
+        Refusal::Token(_) => &[INVALID],
+        Refusal::Nobody => &[CLIENT, BEARER],
+        Refusal::UnusableCertificate(_)
+        | Refusal::CertificateExpired
+        | Refusal::Mismatch(_)
+        | Refusal::Conflict
+        | Refusal::TokenConflict => &[],
     }
 }
 

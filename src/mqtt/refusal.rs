@@ -145,7 +145,12 @@ impl Failure {
 /// Two answers for all refusals, as in HTTP: who you are is not known, or it does not suffice.
 fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
     match refusal {
-        Refusal::NoCredential | Refusal::MalformedCredential(_) => (
+        Refusal::NoCredential
+        | Refusal::MalformedCredential(_)
+        | Refusal::NoToken
+        | Refusal::NotAToken(_)
+        | Refusal::Token(_)
+        | Refusal::Nobody => (
             ConnackReason::BadUserNameOrPassword,
             ReturnCode::BadUserNameOrPassword,
         ),
@@ -153,6 +158,7 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
-        | Refusal::Conflict => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
+        | Refusal::Conflict
+        | Refusal::TokenConflict => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
     }
 }

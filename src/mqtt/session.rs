@@ -172,7 +172,7 @@ impl Session<'_> {
     /// Admits the CONNECT and takes it to a broker. Nothing of it leaves before it is admitted.
     async fn open(&self, connect: &Connect<'_>, presented: Presented) -> Result<Opened, Failure> {
         let auth = self.check_authentication_method(connect)?;
-        let admission = self.admit(connect, presented)?;
+        let admission = self.admit(connect, presented).await?;
         let rewritten = rewrite(&admission, connect)?;
         let mut broker = Broker::dial(self.servers, self.connection, connect.version()).await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
@@ -201,7 +201,11 @@ impl Session<'_> {
         }
     }
 
-    fn admit(&self, connect: &Connect<'_>, mut presented: Presented) -> Result<Admission, Failure> {
+    async fn admit(
+        &self,
+        connect: &Connect<'_>,
+        mut presented: Presented,
+    ) -> Result<Admission, Failure> {
         match connect.password() {
             Some(password) => presented.add_password(password),
             None if self.edge.settings.missing_password == MissingPassword::Refuse => {
@@ -210,10 +214,9 @@ impl Session<'_> {
             None => {}
         }
         let now = self.edge.clock.now();
-        Ok(self
-            .edge
-            .gate
-            .admit(self.connection, Requirement::Client, &presented, now)?)
+        let gate = &self.edge.gate;
+        let admission = gate.admit(self.connection, Requirement::Client, &presented, now);
+        Ok(admission.await?)
     }
 
     async fn relay<C: Transport>(&self, client: C, opened: Opened, rest: &[u8], lifecycle: Remote) {
@@ -433,6 +436,7 @@ fn rewrite(
         }
         ClientCredential::Certificate(_)
         | ClientCredential::Presented(_)
+        | ClientCredential::Bearer(_)
         | ClientCredential::Unchecked => Ok(None),
     }
 }

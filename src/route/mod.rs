@@ -18,8 +18,25 @@ use crate::host::HostPattern;
 pub enum Requirement {
     /// A known client: by certificate or by client secret, as `auth` says.
     Client,
+    /// A user: by a bearer token.
+    User,
+    /// A user, if there is a bearer token, or else a client.
+    Any,
+    /// A client, and a user as well.
+    Both,
     /// Nothing; what the client presents passes through untouched.
     None,
+}
+
+impl Requirement {
+    /// Whether a bearer token is demanded, or taken where there is one.
+    #[must_use]
+    pub fn takes_tokens(self) -> bool {
+        match self {
+            Self::User | Self::Any | Self::Both => true,
+            Self::Client | Self::None => false,
+        }
+    }
 }
 
 /// What stands behind a route.

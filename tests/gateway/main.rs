@@ -17,5 +17,6 @@ mod resumption;
 mod secrecy;
 mod server_names;
 mod specification;
+mod tokens;
 mod trust_files;
 mod websocket;

@@ -1,0 +1,61 @@
+//! Users: clients that are known by a bearer token.
+
+use std::sync::Arc;
+
+use super::{Gate, Refusal};
+use crate::credential::{Claim, Presented, Source, Value};
+use crate::secret::Secret;
+use crate::token::{VerifiedToken, Verifier};
+
+/// A token and what it says.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) bearer: Secret,
+    pub(super) token: Arc<VerifiedToken>,
+}
+
+impl Gate {
+    /// The user whose token is all that is presented.
+    pub(super) async fn user(&self, presented: &Presented, now: u64) -> Result<User, Refusal> {
+        let (first, others) = presented.claims().split_first().ok_or(Refusal::NoToken)?;
+        let bearer = self.bearer(first).ok_or(Refusal::NotAToken(first.source))?;
+        for other in others {
+            let other = self.bearer(other).ok_or(Refusal::NotAToken(other.source))?;
+            if other != bearer {
+                return Err(Refusal::TokenConflict);
+            }
+        }
+        let token = self.tokens.verify(bearer, now).await?;
+        Ok(User {
+            bearer: bearer.clone(),
+            token: Arc::new(token),
+        })
+    }
+
+    /// Whether anything that is presented is a token.
+    pub(super) fn presents_token(&self, presented: &Presented) -> bool {
+        let claims = presented.claims();
+        claims.iter().any(|claim| self.bearer(claim).is_some())
+    }
+
+    /// What is presented, as tokens and as everything else.
+    pub(super) fn split(&self, presented: &Presented) -> (Presented, Presented) {
+        presented.split(|claim| self.bearer(claim).is_some())
+    }
+
+    fn bearer<'a>(&self, claim: &'a Claim) -> Option<&'a Secret> {
+        bearer(claim, &self.tokens)
+    }
+}
+
+/// The token of a claim. A password says nothing of its kind, so there its form decides.
+fn bearer<'a>(claim: &'a Claim, tokens: &Verifier) -> Option<&'a Secret> {
+    match (&claim.value, claim.source) {
+        (Value::Token(token), _) => Some(token),
+        (Value::Secret(secret), Source::Password) => {
+            tokens.recognises(secret.expose()).then_some(secret)
+        }
+        (Value::Secret(_), Source::Header | Source::Query)
+        | (Value::Opaque(_) | Value::Malformed, _) => None,
+    }
+}

@@ -1,0 +1,64 @@
+//! [`VerifiedToken`]: the proof that a token was verified, and what it says.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+/// Made by [`super::Verifier`] alone.
+pub struct VerifiedToken {
+    provider: Arc<str>,
+    subject: Option<String>,
+    expires: Option<u64>,
+    claims: Map<String, Value>,
+}
+
+impl VerifiedToken {
+    pub(super) fn new(
+        provider: Arc<str>,
+        subject: Option<String>,
+        expires: Option<u64>,
+        claims: Map<String, Value>,
+    ) -> Self {
+        Self {
+            provider,
+            subject,
+            expires,
+            claims,
+        }
+    }
+
+    /// The name of the provider that vouches for it.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// When it ends (`exp`), in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
+    /// Everything it says.
+    #[must_use]
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+}
+
+/// Claims are personal data: names, addresses, roles.
+impl fmt::Debug for VerifiedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedToken")
+            .field("provider", &self.provider)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
