@@ -25,7 +25,7 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{self, Requirement, Route, normalise};
-use crate::websocket::{Opening, OpeningError};
+use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// Answers one request, whatever it is.
 pub(super) async fn handle(
@@ -57,8 +57,9 @@ pub(super) async fn handle(
             failure.into_response(exchange)
         }
     };
-    if let Some(upgrade) = upgrade.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS)
-    {
+    let is_unswitched =
+        session.protocol == Protocol::Http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(upgrade) = upgrade.filter(|_| is_unswitched) {
         end_unswitched(&session, upgrade);
     }
     response
@@ -188,7 +189,12 @@ fn discard(session: &Session, mut body: Incoming) {
 
 /// What can be said of a request by itself.
 fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+    let is_method_refused = match head.method {
+        Method::CONNECT => !is_websocket_connect(head),
+        Method::TRACE => true,
+        _ => false,
+    };
+    if is_method_refused {
         return Err(Failure::Method);
     }
     let length = head
@@ -300,17 +306,23 @@ async fn open_websocket(
     body: Incoming,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
-    opening.set(&mut head.headers);
+    opening.ask(&mut head);
     let mut response = open(admission, session, route, head, body).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if !opening.is_accepted(response.headers()) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if opening.is_mistaken_for_success(response.status()) {
             return Err(Failure::BadUpgrade);
         }
-        let upstream = hyper::upgrade::on(&mut response);
-        let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-        session.edge.tasks.spawn(tunnel.run(client, upstream));
+        return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
     }
-    Ok(Answer::of_upstream(response, None, Arc::clone(route)))
+    if !opening.is_accepted(response.headers()) {
+        return Err(Failure::BadUpgrade);
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
+    session.edge.tasks.spawn(tunnel.run(client, upstream));
+    let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
+    opening.pass_on(&mut answer.head);
+    Ok(answer)
 }
 
 /// Opens a WebSocket here, to take MQTT out of it (MQTT 5.0 §6).
@@ -328,7 +340,7 @@ fn open_mqtt(
     let client = opening.take_client(&mut head, body)?;
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route));
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
-    Ok(Answer::opened(fields, route))
+    Ok(Answer::opened(opening.success(), fields, route))
 }
 
 /// An answer before it is the client's.
@@ -351,10 +363,10 @@ impl Answer {
         }
     }
 
-    /// A 101 of our own.
-    fn opened(fields: HeaderMap, route: Arc<Route>) -> Self {
+    /// Of our own, to the opening of a WebSocket.
+    fn opened(status: StatusCode, fields: HeaderMap, route: Arc<Route>) -> Self {
         let (mut head, ()) = Response::new(()).into_parts();
-        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.status = status;
         head.headers = fields;
         Self {
             head,

@@ -213,6 +213,8 @@ where
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        // RFC 8441: WebSockets in streams of this connection.
+        .enable_connect_protocol()
         .timer(TokioTimer::new())
         .serve_connection(io, service);
     deadlines

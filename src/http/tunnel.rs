@@ -1,5 +1,6 @@
-//! What happens to a connection after `101 Switching Protocols`: the session goes on in a tunnel
-//! that ends when the client's right to it does.
+//! What happens to a connection after `101 Switching Protocols`, and to a stream of HTTP/2 after the
+//! answer to an extended CONNECT: the session goes on in a tunnel that ends when the client's right
+//! to it does.
 
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(session: Arc<Session>, route: Arc<Route>) -> Self {
+        // In HTTP/1.1 the connection is no more than the tunnel; in HTTP/2 it serves on.
+        session.progress.enter_tunnel();
         Self { session, route }
     }
 
@@ -128,5 +131,11 @@ impl Tunnel {
                 Some(CloseCode::PolicyViolation)
             }
         }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.session.progress.leave_tunnel();
     }
 }

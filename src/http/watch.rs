@@ -55,6 +55,16 @@ impl Progress {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A tunnel begins in a stream of the connection, which is not idle then.
+    pub(super) fn enter_tunnel(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has ended, and an idle time begins.
+    pub(super) fn leave_tunnel(&self) {
+        self.end();
+    }
+
     /// An answer ends the connection before the client has been read to its end.
     pub(super) fn linger(&self) {
         self.linger.store(true, Ordering::Relaxed);

@@ -13,4 +13,4 @@ pub use bytes::ByteStream;
 pub use client::{DialError, open};
 pub use close::CloseCode;
 pub use frame::FrameScanner;
-pub use opening::{Opening, OpeningError};
+pub use opening::{Opening, OpeningError, is_websocket_connect};

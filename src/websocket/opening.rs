@@ -1,16 +1,18 @@
-//! The opening handshake (RFC 6455 §4), seen from between its two ends.
+//! The opening handshake (RFC 6455 §4, in HTTP/2 RFC 8441), seen from between its two ends.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::{Body as _, Incoming};
+use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Parts;
+use hyper::http::response;
 use hyper::upgrade::OnUpgrade;
-use hyper::{HeaderMap, Method, Version};
+use hyper::{HeaderMap, Method, StatusCode, Version};
 use thiserror::Error;
 
 /// RFC 6455 §1.3.
@@ -37,15 +39,36 @@ pub enum OpeningError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
     key: HeaderValue,
+    form: Form,
+}
+
+/// How a client asks for a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// By a GET that asks for an upgrade of its connection.
+    Upgrade,
+    /// By an extended CONNECT, which makes a tunnel of its stream (RFC 8441 §5). It has no key.
+    Connect,
+}
+
+/// Whether `head` is an extended CONNECT for a WebSocket (RFC 8441 §4).
+#[must_use]
+pub fn is_websocket_connect(head: &Parts) -> bool {
+    let protocol = head.extensions.get::<Protocol>();
+    head.method == Method::CONNECT && protocol.is_some_and(|name| name.as_str() == "websocket")
 }
 
 impl Opening {
-    /// Whether `head` asks for a WebSocket. Both fields are lists (RFC 9110 §7.6.1, §7.8):
+    /// Whether `head` asks for a WebSocket, in either form. Both fields are lists (RFC 9110 §7.6.1, §7.8):
     /// `Connection: keep-alive, Upgrade` asks as well.
     ///
     /// # Errors
     /// [`OpeningError`] if it asks, but not as it should.
     pub fn of(head: &Parts) -> Result<Option<Self>, OpeningError> {
+        if is_websocket_connect(head) {
+            check_version(head)?;
+            return Ok(Some(Self::with_new_key(Form::Connect)));
+        }
         let asks = head.version == Version::HTTP_11
             && head.headers.contains_key(UPGRADE)
             && has_token(&head.headers, &UPGRADE, "websocket")
@@ -53,12 +76,13 @@ impl Opening {
         if !asks {
             return Ok(None);
         }
-        if single(&head.headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-            return Err(OpeningError::Version);
-        }
+        check_version(head)?;
         let key = single(&head.headers, &SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key));
         match key {
-            Some(key) if head.method == Method::GET => Ok(Some(Self { key: key.clone() })),
+            Some(key) if head.method == Method::GET => Ok(Some(Self {
+                key: key.clone(),
+                form: Form::Upgrade,
+            })),
             _ => Err(OpeningError::Malformed),
         }
     }
@@ -66,12 +90,17 @@ impl Opening {
     /// One of the gateway's own, with a new key (RFC 6455 §4.1).
     #[must_use]
     pub(super) fn new() -> Self {
+        Self::with_new_key(Form::Upgrade)
+    }
+
+    fn with_new_key(form: Form) -> Self {
         let mut nonce = [0; 16];
         // The key only shows that the answer is to this opening: without randomness it still does.
         let _ = aws_lc_rs::rand::fill(&mut nonce);
         let key = HeaderValue::try_from(STANDARD.encode(nonce));
         Self {
             key: key.expect("Base64 is made of visible characters"),
+            form,
         }
     }
 
@@ -80,7 +109,7 @@ impl Opening {
         &self.key
     }
 
-    /// The client's side, which hyper hands over once it has written the 101.
+    /// The client's side, which hyper hands over once it has written the answer.
     ///
     /// # Errors
     /// [`OpeningError::Malformed`] if the request has a body: its bytes would be frames to one
@@ -96,14 +125,49 @@ impl Opening {
         head.extensions.remove().ok_or(OpeningError::Malformed)
     }
 
-    /// Asks for the upgrade on the next hop: these fields are hop-by-hop and have been removed.
-    pub fn set(&self, headers: &mut HeaderMap) {
+    /// Asks for the WebSocket on the next hop, which speaks HTTP/1.1 whatever the client does.
+    pub fn ask(&self, head: &mut Parts) {
+        self.set(&mut head.headers);
+        if self.form == Form::Connect {
+            head.method = Method::GET;
+            head.headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());
+        }
+    }
+
+    /// Sets the fields of an upgrade: they are hop-by-hop and have been removed.
+    pub(super) fn set(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
 
-    /// The fields of a 101 that opens the WebSocket here, with the first of `spoken` that the client
-    /// offers as the subprotocol.
+    /// The status that tells the client of its WebSocket.
+    #[must_use]
+    pub fn success(&self) -> StatusCode {
+        match self.form {
+            Form::Upgrade => StatusCode::SWITCHING_PROTOCOLS,
+            Form::Connect => StatusCode::OK,
+        }
+    }
+
+    /// Whether an answer with `status` would open it for the client, though the next hop meant
+    /// something else: to a CONNECT every success is one (RFC 9110 §9.3.6).
+    #[must_use]
+    pub fn is_mistaken_for_success(&self, status: StatusCode) -> bool {
+        self.form == Form::Connect && status.is_success()
+    }
+
+    /// Turns the next hop's 101 into the answer for the client.
+    pub fn pass_on(&self, head: &mut response::Parts) {
+        head.status = self.success();
+        if self.form == Form::Connect {
+            for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                head.headers.remove(name);
+            }
+        }
+    }
+
+    /// The fields of an answer that opens the WebSocket here, with the first of `spoken` that the
+    /// client offers as the subprotocol.
     ///
     /// # Errors
     /// [`OpeningError::Subprotocol`] if it offers none of them.
@@ -113,13 +177,13 @@ impl Opening {
             .iter()
             .find(offered)
             .ok_or(OpeningError::Subprotocol)?;
-        let accept = HeaderValue::try_from(accept(self.key.as_bytes()));
         let mut headers = HeaderMap::new();
-        self.set(&mut headers);
-        headers.insert(
-            SEC_WEBSOCKET_ACCEPT,
-            accept.map_err(|_| OpeningError::Malformed)?,
-        );
+        if self.form == Form::Upgrade {
+            self.set(&mut headers);
+            let accept = HeaderValue::try_from(accept(self.key.as_bytes()));
+            let accept = accept.map_err(|_| OpeningError::Malformed)?;
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
         headers.insert(
             SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static(subprotocol),
@@ -140,6 +204,13 @@ impl Opening {
     /// Whether an answer with these fields takes up `subprotocol`, the only one offered.
     pub(super) fn has_agreed_on(&self, subprotocol: &str, headers: &HeaderMap) -> bool {
         single(headers, &SEC_WEBSOCKET_PROTOCOL).is_some_and(|agreed| agreed == subprotocol)
+    }
+}
+
+fn check_version(head: &Parts) -> Result<(), OpeningError> {
+    match single(&head.headers, &SEC_WEBSOCKET_VERSION) {
+        Some(version) if version == "13" => Ok(()),
+        Some(_) | None => Err(OpeningError::Version),
     }
 }
 
@@ -263,6 +334,7 @@ mod tests {
     fn only_the_right_answer_opens_a_websocket() {
         let opening = Opening {
             key: HeaderValue::from_static(KEY),
+            form: Form::Upgrade,
         };
         let mut answer = HeaderMap::new();
         opening.set(&mut answer);

@@ -6,6 +6,7 @@ mod certificates;
 mod connect;
 mod credentials;
 mod deadlines;
+mod extended_connect;
 mod forwarding;
 mod framing;
 mod harness;

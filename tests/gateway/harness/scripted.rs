@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Longer than anything here takes; a test that meets it has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -119,4 +120,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
             .await
             .expect("the gateway says nothing")
     }
+}
+
+/// The 101 to a WebSocket's opening with this head.
+pub fn websocket_answer(head: &str) -> String {
+    let lower = head.to_ascii_lowercase();
+    let (before, _) = lower.split_once("sec-websocket-key: ").expect("no key");
+    let key = &head[before.len() + "sec-websocket-key: ".len()..];
+    let key = key.lines().next().unwrap_or_default();
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        derive_accept_key(key.as_bytes())
+    )
 }
