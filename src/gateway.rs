@@ -33,7 +33,7 @@ use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, Verifier};
-use crate::upstream;
+use crate::upstream::{self, Group};
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
@@ -117,6 +117,8 @@ struct Live {
     rules: Vec<Arc<Rules>>,
     /// TLS to servers, in the order of the upstreams.
     initiators: Vec<Option<Arc<Initiator>>>,
+    /// The upstreams as all workers know them, in the same order.
+    groups: Vec<Arc<Group>>,
 }
 
 impl Gateway {
@@ -312,7 +314,9 @@ impl Live {
                 })
             })
             .collect();
+        let group = |settings| Arc::new(Group::new(Arc::clone(settings)));
         Self {
+            groups: settings.upstreams.iter().map(group).collect(),
             settings,
             gate,
             rules,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use rustls_pki_types::ServerName;
 
+use super::balancing::{BALANCES, servers};
 use super::check::VERSIONS;
 use super::document::Section;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
 use crate::tls::{IdentityFiles, InitiatorSettings, MinVersion};
-use crate::upstream::{self, ProxyProtocol};
+use crate::upstream::{self, Balance, ProxyProtocol};
 
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
     ("off", ProxyProtocol::Off),
@@ -30,6 +31,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
         let settings = upstream::Settings {
             name,
             servers,
+            balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
@@ -122,24 +124,6 @@ fn websocket_path(raw: Raw) -> Result<PathAndQuery, String> {
         Ok(parsed)
     } else {
         Err(format!("\"{path}\" must begin with / and have no fragment"))
-    }
-}
-
-/// `host:port`, a name or an address.
-fn servers(raw: Raw) -> Result<Vec<String>, String> {
-    let servers = list(raw)?;
-    let is_server = |server: &str| {
-        let port = server
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()));
-        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@', ' ']))
-    };
-    if servers.is_empty() {
-        return Err("must name at least one server".into());
-    }
-    match servers.iter().find(|server| !is_server(server)) {
-        Some(wrong) => Err(format!("\"{wrong}\" is not host:port")),
-        None => Ok(servers),
     }
 }
 

@@ -161,11 +161,11 @@ impl Worker {
     fn build(&self, live: &Live) -> Vec<Desk> {
         let shared = &self.shared;
         let settings = &live.settings;
-        let upstreams: Arc<[_]> = settings
-            .upstreams
+        let upstreams: Arc<[_]> = live
+            .groups
             .iter()
             .zip(&live.initiators)
-            .map(|(settings, tls)| Upstream::new(Arc::clone(settings), tls.clone()))
+            .map(|(group, tls)| Upstream::new(Arc::clone(group), tls.clone()))
             .collect();
         let edge = |rules: &Arc<Rules>, listener: &LiveListener| {
             Arc::new(Edge {

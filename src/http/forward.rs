@@ -14,7 +14,7 @@ use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Busy, UpstreamError};
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
@@ -51,7 +51,7 @@ pub(super) async fn open(
     route: &Route,
     head: Parts,
     body: Incoming,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<(Response<Incoming>, Busy), Failure> {
     let upload = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session

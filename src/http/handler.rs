@@ -307,7 +307,7 @@ async fn open_websocket(
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
-    let mut response = open(admission, session, route, head, body).await?;
+    let (mut response, busy) = open(admission, session, route, head, body).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if opening.is_mistaken_for_success(response.status()) {
             return Err(Failure::BadUpgrade);
@@ -319,7 +319,8 @@ async fn open_websocket(
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-    session.edge.tasks.spawn(tunnel.run(client, upstream));
+    let run = tunnel.run(client, upstream, busy);
+    session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
     opening.pass_on(&mut answer.head);
     Ok(answer)

@@ -13,6 +13,7 @@ use crate::listener::Announcement;
 use crate::mqtt;
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
+use crate::upstream::Busy;
 use crate::websocket::{ByteStream, CloseCode, FrameScanner};
 
 /// One WebSocket, for as long as it is open.
@@ -28,8 +29,9 @@ impl Tunnel {
         Self { session, route }
     }
 
-    /// Takes both sides over once hyper lets them go, and carries frames until either ends.
-    pub(super) async fn run(self, client: OnUpgrade, upstream: OnUpgrade) {
+    /// Takes both sides over once hyper lets them go, and carries frames until either ends. The
+    /// server is `busy` with it for as long.
+    pub(super) async fn run(self, client: OnUpgrade, upstream: OnUpgrade, busy: Busy) {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(sides) => sides,
             Err(error) => {
@@ -41,6 +43,7 @@ impl Tunnel {
         active.inc();
         self.relay(client, upstream).await;
         active.dec();
+        drop(busy);
     }
 
     /// Takes the client over and speaks MQTT with it, inside the WebSocket. `presented` is what it

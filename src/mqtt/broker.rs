@@ -11,12 +11,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::codec::Version;
 use super::refusal::Failure;
 use crate::access::Connection;
-use crate::upstream::{Dialled, Link, Servers, Spoken};
+use crate::upstream::{Busy, Dialled, Link, Servers, Spoken};
 use crate::websocket::{self, ByteStream};
 
 /// An open connection to a broker.
 #[derive(Debug)]
-pub(super) enum Broker {
+pub(super) struct Broker {
+    stream: Stream,
+    _busy: Busy,
+}
+
+#[derive(Debug)]
+enum Stream {
     Bare(Link),
     WebSocket(Box<ByteStream<TokioIo<Upgraded>>>),
 }
@@ -30,15 +36,21 @@ impl Broker {
     ) -> Result<Self, Failure> {
         let client = connection.introduction();
         let Some(path) = servers.websocket_path() else {
-            let dialled = servers.dial(Spoken::Mqtt, &client).await?;
-            return Ok(Self::Bare(dialled.stream));
+            let Dialled { stream, busy } = servers.dial(Spoken::Mqtt, &client).await?;
+            return Ok(Self::new(Stream::Bare(stream), busy));
         };
-        let Dialled { stream, server } = servers.dial(Spoken::Http1, &client).await?;
-        let opening = websocket::open(stream, server, path, subprotocol(version));
+        let Dialled { stream, busy } = servers.dial(Spoken::Http1, &client).await?;
+        let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
         let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
-        Ok(Self::WebSocket(Box::new(
-            opened.map_err(|_| Failure::BrokerSilent)??,
-        )))
+        let socket = opened.map_err(|_| Failure::BrokerSilent)??;
+        Ok(Self::new(Stream::WebSocket(Box::new(socket)), busy))
+    }
+
+    fn new(stream: Stream, busy: Busy) -> Self {
+        Self {
+            stream,
+            _busy: busy,
+        }
     }
 }
 
@@ -56,9 +68,9 @@ impl AsyncRead for Broker {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
+        match &mut self.get_mut().stream {
+            Stream::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
 }
@@ -69,23 +81,23 @@ impl AsyncWrite for Broker {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Bare(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
+        match &mut self.get_mut().stream {
+            Stream::Bare(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Bare(stream) => Pin::new(stream).poll_flush(cx),
-            Self::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Bare(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Stream::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::proxy_protocol::{Introduction, ProxyProtocol};
+use super::server::Server;
 use crate::tls::Initiator;
 
 /// What is spoken on a connection.
@@ -41,12 +42,12 @@ impl Spoken {
 pub(super) async fn connect(
     settings: &Settings,
     tls: Option<&Initiator>,
-    server: &str,
+    server: &Server,
     spoken: Spoken,
     client: Option<&Introduction<'_>>,
 ) -> io::Result<Link> {
     let connected = async {
-        let mut stream = TcpStream::connect(server).await?;
+        let mut stream = server.connect().await?;
         stream.set_nodelay(true)?;
         if settings.proxy_protocol != ProxyProtocol::Off {
             let header = settings.proxy_protocol.header(client, spoken)?;
@@ -55,8 +56,7 @@ pub(super) async fn connect(
         let Some(tls) = tls else {
             return Ok(Link::Tcp(stream));
         };
-        let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-        let stream = tls.connect(stream, host, spoken.alpn()).await?;
+        let stream = tls.connect(stream, server.host(), spoken.alpn()).await?;
         Ok(Link::Tls(Box::new(stream)))
     };
     tokio::time::timeout(settings.connect_timeout, connected)

@@ -1,16 +1,21 @@
 //! The servers behind the gateway: [`Upstream::send`] for a request, [`Upstream::open`] for a
-//! connection of one's own. How one is made stands in [`mod@connect`].
+//! connection of one's own, [`Servers::dial`] for one that carries something else.
+//!
+//! [`group`] is what all workers know of an upstream, [`server`] of one of its servers. [`balance`]
+//! says which server is next; how a connection to it is made stands in [`mod@connect`].
 //!
 //! HTTP/1.1 (RFC 9112) with keep-alive. Each worker has its own pool, so no lock is ever contended
 //! and a connection stays on the core that opened it. Who may send is not asked here.
 
+mod balance;
 mod connect;
+mod group;
 mod pool;
 mod proxy_protocol;
+mod server;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body::Body;
@@ -21,11 +26,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 
+pub use balance::Balance;
+use balance::{Chance, Search};
 use connect::connect;
 pub use connect::{Link, Spoken};
+pub use group::Group;
 pub use pool::Lease;
 use pool::Pool;
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
+use server::Server;
+pub use server::{Busy, ServerSettings};
 
 use crate::tls::{Initiator, InitiatorSettings};
 
@@ -34,13 +44,15 @@ use crate::tls::{Initiator, InitiatorSettings};
 pub struct Settings {
     /// Its name in the configuration, the logs and the metrics.
     pub name: String,
-    /// `host:port` of each server; names are resolved at every new connection.
-    pub servers: Vec<String>,
+    /// Its servers, at least one.
+    pub servers: Vec<ServerSettings>,
+    /// How one of them is chosen.
+    pub balance: Balance,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Most unused connections that a worker keeps.
+    /// Most unused connections to each server that a worker keeps.
     pub max_idle: usize,
     /// Whether servers are told whom a connection is opened for. If so, none is shared.
     pub proxy_protocol: ProxyProtocol,
@@ -71,31 +83,28 @@ pub enum UpstreamError {
     },
 }
 
-/// A new connection and the server that it leads to.
+/// A new connection to a server that is busy with it from now on.
 #[derive(Debug)]
-pub struct Dialled<'a> {
+pub struct Dialled {
     /// The connection.
     pub stream: Link,
-    /// `host:port`, as configured.
-    pub server: &'a str,
+    /// To be kept for as long as the connection.
+    pub busy: Busy,
 }
 
-/// One group of servers, taking turns.
+/// One group of servers, as one worker connects to them.
 #[derive(Debug)]
 pub struct Servers {
-    settings: Arc<Settings>,
+    group: Arc<Group>,
     /// `None` for servers without TLS.
     tls: Option<Arc<Initiator>>,
-    next: AtomicUsize,
+    chance: Chance,
 }
 
 impl Servers {
-    fn new(settings: Arc<Settings>, tls: Option<Arc<Initiator>>) -> Self {
-        Self {
-            settings,
-            tls,
-            next: AtomicUsize::new(0),
-        }
+    fn new(group: Arc<Group>, tls: Option<Arc<Initiator>>) -> Self {
+        let chance = Chance::default();
+        Self { group, tls, chance }
     }
 
     /// Opens a connection for `client` to the next server, or to the first after it that answers,
@@ -107,47 +116,59 @@ impl Servers {
         &self,
         spoken: Spoken,
         client: &Introduction<'_>,
-    ) -> Result<Dialled<'_>, UpstreamError> {
-        self.dial_for(spoken, Some(client)).await
+    ) -> Result<Dialled, UpstreamError> {
+        let mut search = Search::default();
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        while let Some(server) = self.next(&search) {
+            match self.connect(&server, spoken, Some(client)).await {
+                Ok(stream) => {
+                    let busy = Busy::with(server);
+                    return Ok(Dialled { stream, busy });
+                }
+                Err(error) => failure = error,
+            }
+            search.pass_over(server);
+        }
+        Err(self.unreachable(failure))
     }
 
     /// Where the servers take WebSockets that carry MQTT; `None` if they take MQTT itself.
     #[must_use]
     pub fn websocket_path(&self) -> Option<&PathAndQuery> {
-        self.settings.websocket_path.as_ref()
+        self.settings().websocket_path.as_ref()
     }
 
     /// How long each step of opening a connection may take.
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
-        self.settings.connect_timeout
+        self.settings().connect_timeout
     }
 
-    async fn dial_for(
+    fn settings(&self) -> &Settings {
+        &self.group.settings
+    }
+
+    fn next(&self, search: &Search) -> Option<Arc<Server>> {
+        search.next(&self.group.lineup, self.settings().balance, &self.chance)
+    }
+
+    async fn connect(
         &self,
+        server: &Server,
         spoken: Spoken,
         client: Option<&Introduction<'_>>,
-    ) -> Result<Dialled<'_>, UpstreamError> {
-        let (servers, tls) = (&self.settings.servers, self.tls.as_deref());
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for offset in 0..servers.len() {
-            let server = &servers[first.wrapping_add(offset) % servers.len()];
-            match connect(&self.settings, tls, server, spoken, client).await {
-                Ok(stream) => return Ok(Dialled { stream, server }),
-                Err(error) => failure = error,
-            }
-        }
-        let upstream = self.settings.name.clone();
-        Err(UpstreamError::Unreachable {
-            upstream,
-            source: failure,
-        })
+    ) -> io::Result<Link> {
+        connect(self.settings(), self.tls.as_deref(), server, spoken, client).await
+    }
+
+    fn unreachable(&self, source: io::Error) -> UpstreamError {
+        let upstream = self.settings().name.clone();
+        UpstreamError::Unreachable { upstream, source }
     }
 
     /// Whether a connection is opened for one client and serves no other.
     fn introduces_clients(&self) -> bool {
-        self.settings.proxy_protocol != ProxyProtocol::Off
+        self.settings().proxy_protocol != ProxyProtocol::Off
     }
 }
 
@@ -158,17 +179,27 @@ pub struct Upstream<B> {
     pool: Arc<Pool<B>>,
 }
 
+/// How a request fared with one server.
+enum Attempt<B> {
+    Answered(Response<Incoming>, SendRequest<B>),
+    /// Nothing of it was sent.
+    Unsent(Request<B>, io::Error),
+    Failed(hyper::Error),
+}
+
 impl<B> Upstream<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A group with no connection open yet; `tls` is what `settings.tls` has been loaded to.
+    /// A group with no connection open yet; `tls` is what the group's settings have been loaded
+    /// to.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, tls: Option<Arc<Initiator>>) -> Self {
+    pub fn new(group: Arc<Group>, tls: Option<Arc<Initiator>>) -> Self {
+        let settings = &group.settings;
         let pool = Arc::new(Pool::new(settings.max_idle, settings.idle_timeout));
-        let servers = Servers::new(settings, tls);
+        let servers = Servers::new(group, tls);
         Self { servers, pool }
     }
 
@@ -178,8 +209,9 @@ where
         &self.servers
     }
 
-    /// Sends `request` over a pooled or new connection and waits for the head of the response.
-    /// The lease belongs to the response's body: give it back when the body has ended.
+    /// Sends `request` to the next server, or to the first after it that can be reached, and waits
+    /// for the head of the response. The lease belongs to the response's body: give it back when
+    /// the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
     /// another one tried; a request of which a byte was written is never repeated. Where servers
@@ -192,33 +224,57 @@ where
         mut request: Request<B>,
         client: &Introduction<'_>,
     ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
-        if self.servers.introduces_clients() {
-            return self.send_alone(request, client).await;
+        let alone = self.servers.introduces_clients();
+        let pool = (!alone).then_some(&self.pool);
+        let client = alone.then_some(client);
+        let mut search = Search::default();
+        let mut failure = io::Error::from(io::ErrorKind::NotFound);
+        while let Some(server) = self.servers.next(&search) {
+            let busy = Busy::with(server);
+            match self.attempt(request, busy.at(), pool, client).await {
+                Attempt::Answered(response, sender) => {
+                    return Ok((response, Lease::new(sender, busy, pool)));
+                }
+                Attempt::Failed(source) => return Err(self.exchange(source)),
+                Attempt::Unsent(unsent, error) => (request, failure) = (unsent, error),
+            }
+            search.pass_over(Arc::clone(busy.at()));
         }
-        loop {
-            let (mut sender, reused) = match self.pool.take().await {
-                Some(sender) => (sender, true),
-                None => (self.connect(None).await?, false),
-            };
+        Err(self.servers.unreachable(failure))
+    }
+
+    async fn attempt(
+        &self,
+        mut request: Request<B>,
+        server: &Arc<Server>,
+        pool: Option<&Arc<Pool<B>>>,
+        client: Option<&Introduction<'_>>,
+    ) -> Attempt<B> {
+        while let Some(mut sender) = take(pool, server).await {
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::new(sender, &self.pool))),
+                Ok(response) => return Attempt::Answered(response, sender),
                 Err(mut failure) => match failure.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(self.exchange(failure.into_error())),
+                    Some(unsent) => request = unsent,
+                    None => return Attempt::Failed(failure.into_error()),
                 },
             }
         }
-    }
-
-    async fn send_alone(
-        &self,
-        request: Request<B>,
-        client: &Introduction<'_>,
-    ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
-        let mut sender = self.connect(Some(client)).await?;
-        match sender.send_request(request).await {
-            Ok(response) => Ok((response, Lease::unshared(sender))),
-            Err(source) => Err(self.exchange(source)),
+        let stream = match self.servers.connect(server, Spoken::Http1, client).await {
+            Ok(stream) => stream,
+            Err(error) => return Attempt::Unsent(request, error),
+        };
+        let sent = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(async move {
+                // Its end is seen by whoever has the sender or reads the response.
+                let _ = connection.await;
+            });
+            let response = sender.send_request(request).await?;
+            Ok((response, sender))
+        };
+        match sent.await {
+            Ok((response, sender)) => Attempt::Answered(response, sender),
+            Err(error) => Attempt::Failed(error),
         }
     }
 
@@ -231,44 +287,31 @@ where
         &self,
         request: Request<B>,
         client: &Introduction<'_>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
-        let (mut sender, connection) = self.handshake(Some(client)).await?;
-        tokio::spawn(async move {
-            // Its end is seen by whoever reads the response or the upgraded stream.
-            let _ = connection.with_upgrades().await;
-        });
-        sender
-            .send_request(request)
-            .await
-            .map_err(|source| self.exchange(source))
-    }
-
-    async fn connect(
-        &self,
-        client: Option<&Introduction<'_>>,
-    ) -> Result<SendRequest<B>, UpstreamError> {
-        let (sender, connection) = self.handshake(client).await?;
-        tokio::spawn(async move {
-            // As above: the sender and the body tell.
-            let _ = connection.await;
-        });
-        Ok(sender)
-    }
-
-    async fn handshake(
-        &self,
-        client: Option<&Introduction<'_>>,
-    ) -> Result<(SendRequest<B>, http1::Connection<TokioIo<Link>, B>), UpstreamError> {
-        let dialled = self.servers.dial_for(Spoken::Http1, client).await?;
-        http1::handshake(TokioIo::new(dialled.stream))
-            .await
-            .map_err(|source| self.exchange(source))
+    ) -> Result<(Response<Incoming>, Busy), UpstreamError> {
+        let Dialled { stream, busy } = self.servers.dial(Spoken::Http1, client).await?;
+        let opened = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(async move {
+                // Its end is seen by whoever reads the response or the upgraded stream.
+                let _ = connection.with_upgrades().await;
+            });
+            sender.send_request(request).await
+        };
+        match opened.await {
+            Ok(response) => Ok((response, busy)),
+            Err(source) => Err(self.exchange(source)),
+        }
     }
 
     fn exchange(&self, source: hyper::Error) -> UpstreamError {
-        UpstreamError::Exchange {
-            upstream: self.servers.settings.name.clone(),
-            source,
-        }
+        let upstream = self.servers.settings().name.clone();
+        UpstreamError::Exchange { upstream, source }
     }
+}
+
+async fn take<B: Body + 'static>(
+    pool: Option<&Arc<Pool<B>>>,
+    server: &Arc<Server>,
+) -> Option<SendRequest<B>> {
+    pool?.take(server).await
 }

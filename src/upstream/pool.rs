@@ -1,4 +1,4 @@
-//! Idle connections of one worker to one upstream, the most recently used first.
+//! Idle connections of one worker to the servers of one upstream, the most recently used first.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,11 +8,20 @@ use std::time::{Duration, Instant};
 use http_body::Body;
 use hyper::client::conn::http1::SendRequest;
 
+use super::server::{Busy, Server};
+
 /// Connections that wait for their next request.
 pub(super) struct Pool<B> {
-    idle: Mutex<VecDeque<Idle<B>>>,
+    /// One for each server that has an idle connection, in no order: there are few.
+    shelves: Mutex<Vec<Shelf<B>>>,
     max_idle: usize,
     idle_timeout: Duration,
+}
+
+struct Shelf<B> {
+    server: Arc<Server>,
+    /// The oldest stand in front.
+    idle: VecDeque<Idle<B>>,
 }
 
 struct Idle<B> {
@@ -31,47 +40,72 @@ impl<B> fmt::Debug for Pool<B> {
 impl<B> Pool<B> {
     pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
         Self {
-            idle: Mutex::new(VecDeque::new()),
+            shelves: Mutex::new(Vec::new()),
             max_idle,
             idle_timeout,
         }
     }
 
-    fn put(&self, sender: SendRequest<B>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        // The oldest stand in front: drop those past their time, and one if the pool is full.
-        while idle
-            .front()
-            .is_some_and(|oldest| now - oldest.since > self.idle_timeout)
-        {
-            idle.pop_front();
+    fn put(&self, sender: SendRequest<B>, server: &Arc<Server>) {
+        if self.max_idle == 0 {
+            return;
         }
-        if idle.len() >= self.max_idle {
-            idle.pop_front();
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = Instant::now();
+        let place = |shelf: &Shelf<B>| Arc::ptr_eq(&shelf.server, server);
+        let at = shelves.iter().position(place).unwrap_or_else(|| {
+            shelves.push(Shelf::of(Arc::clone(server)));
+            shelves.len() - 1
+        });
+        if let Some(shelf) = shelves.get_mut(at) {
+            if shelf.idle.len() >= self.max_idle {
+                shelf.idle.pop_front();
+            }
+            shelf.idle.push_back(Idle { sender, since });
         }
-        if self.max_idle > 0 {
-            idle.push_back(Idle { sender, since: now });
-        }
+        // Those of servers that are not picked any more would otherwise stay for ever.
+        shelves.retain_mut(|shelf| shelf.clear(since, self.idle_timeout));
     }
 
-    fn pop(&self) -> Option<SendRequest<B>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = idle.pop_back()?;
+    fn pop(&self, server: &Arc<Server>) -> Option<SendRequest<B>> {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let shelf = shelves
+            .iter_mut()
+            .find(|shelf| Arc::ptr_eq(&shelf.server, server))?;
+        let newest = shelf.idle.pop_back()?;
         if newest.since.elapsed() > self.idle_timeout {
             // All others are older still.
-            idle.clear();
+            shelf.idle.clear();
             return None;
         }
         Some(newest.sender)
     }
 }
 
+impl<B> Shelf<B> {
+    fn of(server: Arc<Server>) -> Self {
+        let idle = VecDeque::new();
+        Self { server, idle }
+    }
+
+    /// Drops what is past its time, and says whether anything is left.
+    fn clear(&mut self, now: Instant, timeout: Duration) -> bool {
+        while self
+            .idle
+            .front()
+            .is_some_and(|oldest| now - oldest.since > timeout)
+        {
+            self.idle.pop_front();
+        }
+        !self.idle.is_empty()
+    }
+}
+
 impl<B: Body + 'static> Pool<B> {
-    /// A connection that can take a request now, as far as this side knows.
-    pub(super) async fn take(&self) -> Option<SendRequest<B>> {
+    /// A connection to `server` that can take a request now, as far as this side knows.
+    pub(super) async fn take(&self, server: &Arc<Server>) -> Option<SendRequest<B>> {
         loop {
-            let mut sender = self.pop()?;
+            let mut sender = self.pop(server)?;
             if sender.ready().await.is_ok() {
                 return Some(sender);
             }
@@ -82,6 +116,7 @@ impl<B: Body + 'static> Pool<B> {
 /// A connection that is busy with one exchange. Dropped, it closes with its body unread.
 pub struct Lease<B> {
     sender: SendRequest<B>,
+    busy: Busy,
     /// `None` if it serves nobody else.
     pool: Option<Arc<Pool<B>>>,
 }
@@ -93,22 +128,16 @@ impl<B> fmt::Debug for Lease<B> {
 }
 
 impl<B> Lease<B> {
-    pub(super) fn new(sender: SendRequest<B>, pool: &Arc<Pool<B>>) -> Self {
-        Self {
-            sender,
-            pool: Some(Arc::clone(pool)),
-        }
-    }
-
-    /// Of a connection that ends with its one exchange.
-    pub(super) fn unshared(sender: SendRequest<B>) -> Self {
-        Self { sender, pool: None }
+    /// Of a connection that goes to `pool` afterwards, or ends with its one exchange.
+    pub(super) fn new(sender: SendRequest<B>, busy: Busy, pool: Option<&Arc<Pool<B>>>) -> Self {
+        let pool = pool.cloned();
+        Self { sender, busy, pool }
     }
 
     /// Gives the connection back for the next request; call it when the response has ended.
     pub fn give_back(self) {
         if let Some(pool) = self.pool.filter(|_| !self.sender.is_closed()) {
-            pool.put(self.sender);
+            pool.put(self.sender, self.busy.at());
         }
     }
 }

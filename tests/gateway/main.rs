@@ -20,4 +20,5 @@ mod server_names;
 mod specification;
 mod tokens;
 mod trust_files;
+mod upstreams;
 mod websocket;

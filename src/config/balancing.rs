@@ -1,0 +1,96 @@
+//! The keys of `[upstreams]` that say which server gets a request.
+
+use super::value::{Raw, list};
+use crate::upstream::{Balance, ServerSettings};
+
+pub(super) const BALANCES: &[(&str, Balance)] = &[
+    ("round_robin", Balance::RoundRobin),
+    ("least_busy", Balance::LeastBusy),
+];
+
+/// `host:port` with a name or an address, and a weight where one is given.
+pub(super) fn servers(raw: Raw) -> Result<Vec<ServerSettings>, String> {
+    let servers: Vec<ServerSettings> = list(raw)?
+        .iter()
+        .map(|text| server(text))
+        .collect::<Result<_, _>>()?;
+    let repeated = servers.iter().enumerate().find(|(place, server)| {
+        let before = servers.iter().take(*place);
+        before.into_iter().any(|other| other.name == server.name)
+    });
+    match repeated {
+        Some((_, server)) => Err(format!("\"{}\" is named twice", server.name)),
+        None if servers.is_empty() => Err("must name at least one server".into()),
+        None => Ok(servers),
+    }
+}
+
+fn server(text: &str) -> Result<ServerSettings, String> {
+    let (name, weight) = match text.split_once(' ') {
+        None => (text, 1),
+        Some((name, rest)) => {
+            let number = rest.trim().strip_prefix("weight=");
+            let weight = number.and_then(|number| number.parse().ok());
+            let weight = weight.filter(|weight| (1..=100).contains(weight));
+            (name, weight.ok_or_else(|| unclear(text))?)
+        }
+    };
+    let port = name
+        .rsplit_once(':')
+        .map(|(host, port)| (host, port.parse::<u16>()));
+    match port {
+        Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@']) => {
+            let name = name.to_owned();
+            Ok(ServerSettings { name, weight })
+        }
+        _ => Err(unclear(text)),
+    }
+}
+
+fn unclear(text: &str) -> String {
+    format!("\"{text}\" is not host:port, alone or with weight=1 to weight=100 after a space")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(texts: &[&str]) -> Result<Vec<(String, u32)>, String> {
+        let raw = Raw::List(texts.iter().map(ToString::to_string).collect());
+        let plain = |server: ServerSettings| (server.name, server.weight);
+        Ok(servers(raw)?.into_iter().map(plain).collect())
+    }
+
+    #[test]
+    fn servers_have_a_weight_of_one_or_the_one_given() {
+        let servers = read(&["a:1", "[::1]:2 weight=100", "10.0.0.1:3  weight=7"]).unwrap();
+        let expected = [("a:1", 1), ("[::1]:2", 100), ("10.0.0.1:3", 7)];
+        assert_eq!(servers, expected.map(|(name, n)| (name.to_owned(), n)));
+    }
+
+    #[test]
+    fn what_is_no_server_is_refused() {
+        for wrong in [
+            "a",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a/b:1",
+            "u@a:1",
+            "a:1 weight=0",
+            "a:1 weight=101",
+            "a:1 weight",
+            "a:1 3",
+            "a:1,b:1 weight=x",
+            "",
+        ] {
+            assert!(read(&[wrong]).unwrap_err().contains("host:port"), "{wrong}");
+        }
+        assert!(
+            read(&["a:1", "a:1 weight=2"])
+                .unwrap_err()
+                .contains("twice")
+        );
+        assert!(read(&[]).is_err());
+    }
+}
