@@ -17,7 +17,8 @@ use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,6 +98,8 @@ struct Shared {
     permits: Arc<Semaphore>,
     connection_ids: AtomicU64,
     tasks: TaskTracker,
+    /// `live` has been replaced.
+    replaced: Notify,
 }
 
 /// One listener, for as long as the gateway runs.
@@ -135,6 +138,8 @@ impl Gateway {
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
+        let groups = groups(&settings, &[], &metrics);
+        let live = Live::new(settings.clone(), initiators, tokens, groups, &addresses);
 
         let shared = Arc::new(Shared {
             listeners: live_listeners(&settings, policies, &clock, &metrics),
@@ -146,7 +151,8 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(settings.max_connections)),
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
-            live: ArcSwap::from_pointee(Live::new(settings, initiators, tokens, &addresses)),
+            replaced: Notify::new(),
+            live: ArcSwap::from_pointee(live),
             clock,
             metrics,
         });
@@ -160,6 +166,7 @@ impl Gateway {
         for sockets in sockets {
             gateway.spawn_worker(sockets)?;
         }
+        gateway.spawn_keeper()?;
         if let Some(socket) = admin_socket {
             gateway.spawn_admin(socket)?;
         }
@@ -217,8 +224,21 @@ impl Gateway {
                 terminator.replace(policies);
             }
         }
-        let live = Live::new(settings.clone(), initiators, tokens, &self.addresses);
-        let former = self.shared.live.swap(Arc::new(live));
+        let metrics = &self.shared.metrics;
+        let former = self.shared.live.load_full();
+        let groups = groups(&settings, &former.groups, metrics);
+        let live = Live::new(
+            settings.clone(),
+            initiators,
+            tokens,
+            groups.clone(),
+            &self.addresses,
+        );
+        self.shared.live.store(Arc::new(live));
+        self.shared.replaced.notify_one();
+        for group in &former.groups {
+            group.retire(of_name(group.name(), &groups), metrics);
+        }
         if former.settings.mode == settings.mode {
             self.shared.lifecycle.reloaded();
         } else {
@@ -249,6 +269,25 @@ impl Gateway {
     fn spawn_worker(&mut self, sockets: Vec<std::net::TcpListener>) -> Result<(), StartError> {
         let worker = Arc::new(Worker::new(Arc::clone(&self.shared)));
         self.spawn(move |stop| worker.run(sockets, stop))
+    }
+
+    /// Looks after the servers of all upstreams, beside the workers.
+    fn spawn_keeper(&mut self) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        self.spawn(move |stop| async move {
+            while !stop.is_cancelled() {
+                // Dropped, and so aborted, when the settings are replaced.
+                let mut keepers = JoinSet::new();
+                let groups = shared.live.load().groups.clone();
+                for group in groups {
+                    keepers.spawn(async move { group.keep().await });
+                }
+                tokio::select! {
+                    () = shared.replaced.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        })
     }
 
     fn spawn_admin(&mut self, socket: std::net::TcpListener) -> Result<(), StartError> {
@@ -299,6 +338,7 @@ impl Live {
         settings: Settings,
         initiators: Vec<Option<Arc<Initiator>>>,
         tokens: Arc<Verifier>,
+        groups: Vec<Arc<Group>>,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
         let gate = Gate::new(settings.mode, tokens);
@@ -314,15 +354,28 @@ impl Live {
                 })
             })
             .collect();
-        let group = |settings| Arc::new(Group::new(Arc::clone(settings)));
         Self {
-            groups: settings.upstreams.iter().map(group).collect(),
+            groups,
             settings,
             gate,
             rules,
             initiators,
         }
     }
+}
+
+/// The upstreams that `settings` name, with what is known already of their servers.
+fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Metrics) -> Vec<Arc<Group>> {
+    let group = |settings: &Arc<upstream::Settings>| {
+        let former = of_name(&settings.name, former);
+        Arc::new(Group::new(Arc::clone(settings), former, metrics))
+    };
+    settings.upstreams.iter().map(group).collect()
+}
+
+fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
+    let mut groups = groups.iter().map(|group| &**group);
+    groups.find(|group| group.name() == name)
 }
 
 /// What the policies of every listener are made of, read from the files that the settings name.

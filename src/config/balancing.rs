@@ -1,7 +1,10 @@
 //! The keys of `[upstreams]` that say which server gets a request.
 
-use super::value::{Raw, list};
-use crate::upstream::{Balance, ServerSettings};
+use std::time::Duration;
+
+use super::document::Section;
+use super::value::{Raw, duration, integer, list};
+use crate::upstream::{Balance, EjectionSettings, ServerSettings};
 
 pub(super) const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
@@ -49,6 +52,21 @@ fn server(text: &str) -> Result<ServerSettings, String> {
 
 fn unclear(text: &str) -> String {
     format!("\"{text}\" is not host:port, alone or with weight=1 to weight=100 after a space")
+}
+
+/// When a server that fails is left out.
+pub(super) fn ejection(section: Section<'_, '_>) -> EjectionSettings {
+    let failures = section.read("failures", 5, integer(0..=1000));
+    let settings = EjectionSettings {
+        failures: u32::try_from(failures).ok().filter(|count| *count > 0),
+        time: section.read("time", Duration::from_secs(10), duration),
+        max_time: section.read("max_time", Duration::from_secs(300), duration),
+    };
+    if settings.time > settings.max_time {
+        section.problem("max_time", "must not be less than time");
+    }
+    section.finish();
+    settings
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use rustls_pki_types::ServerName;
 
-use super::balancing::{BALANCES, servers};
+use super::balancing::{BALANCES, ejection, servers};
 use super::check::VERSIONS;
 use super::document::Section;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
@@ -32,6 +32,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             name,
             servers,
             balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
+            ejection: ejection(section.section("ejection")),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),

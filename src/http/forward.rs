@@ -33,9 +33,11 @@ pub(super) async fn forward(
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let answer = upstream.send(Request::from_parts(head, body), &client);
-    let (response, lease) = within_response_timeout(answer, route, &upload)
-        .await?
+    let request = Request::from_parts(head, body);
+    let patience = response_timeout(route, &upload);
+    let (response, lease) = upstream
+        .send(request, &client, patience)
+        .await
         .map_err(failure)?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -60,9 +62,11 @@ pub(super) async fn open(
         .get(route.upstream)
         .ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let answer = upstream.open(Request::from_parts(head, body), &client);
-    within_response_timeout(answer, route, &upload)
-        .await?
+    let request = Request::from_parts(head, body);
+    let patience = response_timeout(route, &upload);
+    upstream
+        .open(request, &client, patience)
+        .await
         .map_err(failure)
 }
 
@@ -85,22 +89,15 @@ fn request_body(
     ))
 }
 
-/// Waits for `answer`, beginning anew as long as the request's body still moves: a long upload is
-/// not a slow upstream.
-async fn within_response_timeout<T>(
-    answer: impl Future<Output = T>,
-    route: &Route,
-    upload: &Upload,
-) -> Result<T, Failure> {
-    let mut answer = std::pin::pin!(answer);
+/// Ends when the answer is overdue. It begins anew as long as the request's body still moves: a long
+/// upload is not a slow upstream.
+async fn response_timeout(route: &Route, upload: &Upload) {
     let mut before = upload.sent();
     loop {
-        if let Ok(answer) = tokio::time::timeout(route.response_timeout, &mut answer).await {
-            return Ok(answer);
-        }
+        tokio::time::sleep(route.response_timeout).await;
         let now = upload.sent();
         if now == before {
-            return Err(Failure::UpstreamTimeout);
+            return;
         }
         before = now;
     }
@@ -110,7 +107,7 @@ async fn within_response_timeout<T>(
 fn failure(error: UpstreamError) -> Failure {
     let body_error = match &error {
         UpstreamError::Exchange { source, .. } => source.source().and_then(|e| e.downcast_ref()),
-        UpstreamError::Unreachable { .. } => None,
+        UpstreamError::Unreachable { .. } | UpstreamError::TimedOut { .. } => None,
     };
     match body_error {
         Some(BodyError::TooLarge) => Failure::BodyTooLarge,

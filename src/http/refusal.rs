@@ -51,8 +51,6 @@ pub(super) enum Failure {
     Opening(#[from] OpeningError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    #[error("the upstream did not answer in time")]
-    UpstreamTimeout,
     #[error("the upstream answered the WebSocket opening with a wrong Sec-WebSocket-Accept")]
     BadUpgrade,
 }
@@ -88,8 +86,8 @@ impl Failure {
             Self::Opening(OpeningError::Malformed | OpeningError::Subprotocol) => {
                 (S::BAD_REQUEST, "bad_request")
             }
-            Self::Upstream(_) | Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
-            Self::UpstreamTimeout => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
+            Self::Upstream(error) => of_upstream(error),
+            Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
         };
         Outcome { status, code }
     }
@@ -111,17 +109,14 @@ impl Failure {
             Self::Opening(_) => "bad_websocket_opening",
             Self::Upstream(UpstreamError::Unreachable { .. }) => "upstream_unreachable",
             Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
-            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Upstream(UpstreamError::TimedOut { .. }) => "upstream_timeout",
             Self::BadUpgrade => "upstream_bad_upgrade",
         }
     }
 
     /// Whether the cause lies behind the gateway, where its operator can mend it.
     pub(super) fn is_upstreams(&self) -> bool {
-        matches!(
-            self,
-            Self::Upstream(_) | Self::UpstreamTimeout | Self::BadUpgrade
-        )
+        matches!(self, Self::Upstream(_) | Self::BadUpgrade)
     }
 
     /// Whether what follows on the connection can no longer be told apart from this request.
@@ -141,7 +136,6 @@ impl Failure {
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)
-            | Self::UpstreamTimeout
             | Self::BadUpgrade => false,
         }
     }
@@ -193,6 +187,15 @@ impl Failure {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
+    match error {
+        UpstreamError::Unreachable { .. } | UpstreamError::Exchange { .. } => {
+            (StatusCode::BAD_GATEWAY, "bad_gateway")
+        }
+        UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout"),
     }
 }
 

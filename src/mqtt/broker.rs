@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::codec::Version;
 use super::refusal::Failure;
 use crate::access::Connection;
-use crate::upstream::{Busy, Dialled, Link, Servers, Spoken};
+use crate::upstream::{Busy, Dialled, Link, Outcome, Servers, Spoken};
 use crate::websocket::{self, ByteStream};
 
 /// An open connection to a broker.
@@ -37,11 +37,21 @@ impl Broker {
         let client = connection.introduction();
         let Some(path) = servers.websocket_path() else {
             let Dialled { stream, busy } = servers.dial(Spoken::Mqtt, &client).await?;
+            servers.note(&busy, Outcome::Fine);
             return Ok(Self::new(Stream::Bare(stream), busy));
         };
         let Dialled { stream, busy } = servers.dial(Spoken::Http1, &client).await?;
         let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
         let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
+        let is_open = matches!(opened, Ok(Ok(_)));
+        servers.note(
+            &busy,
+            if is_open {
+                Outcome::Fine
+            } else {
+                Outcome::Faulty
+            },
+        );
         let socket = opened.map_err(|_| Failure::BrokerSilent)??;
         Ok(Self::new(Stream::WebSocket(Box::new(socket)), busy))
     }

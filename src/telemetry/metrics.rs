@@ -24,6 +24,10 @@ pub struct Metrics {
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabel, Counter>,
     reloads: Family<ReloadLabel, Counter>,
+    servers_in_service: Family<ServerLabels, Gauge>,
+    servers_busy: Family<ServerLabels, Gauge>,
+    server_failures: Family<ServerLabels, Counter>,
+    server_ejections: Family<ServerLabels, Counter>,
     /// WebSockets open now.
     pub websockets_active: Gauge,
     /// MQTT sessions open now.
@@ -79,6 +83,25 @@ struct ReloadLabel {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    upstream: String,
+    server: String,
+}
+
+/// The metrics of one server behind the gateway, looked up once.
+#[derive(Debug, Default)]
+pub struct ServerMetrics {
+    /// 1 while it is in service, 0 while it is left out.
+    pub in_service: Gauge,
+    /// Requests, WebSockets and sessions that it is busy with.
+    pub busy: Gauge,
+    /// Connections and requests that it has failed.
+    pub failures: Counter,
+    /// How many times it was left out because it fails.
+    pub ejections: Counter,
+}
+
 /// The metrics of one listener, looked up once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
@@ -112,6 +135,13 @@ impl RequestMetrics {
     }
 }
 
+fn server_labels(upstream: &str, server: &str) -> ServerLabels {
+    ServerLabels {
+        upstream: upstream.to_owned(),
+        server: server.to_owned(),
+    }
+}
+
 fn histogram() -> Histogram {
     Histogram::new([
         0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -129,6 +159,10 @@ impl Default for Metrics {
             durations: Family::new_with_constructor(histogram),
             refusals: Family::default(),
             reloads: Family::default(),
+            servers_in_service: Family::default(),
+            servers_busy: Family::default(),
+            server_failures: Family::default(),
+            server_ejections: Family::default(),
             websockets_active: Gauge::default(),
             mqtt_sessions_active: Gauge::default(),
             access_log_dropped: Counter::default(),
@@ -182,6 +216,26 @@ impl Metrics {
             self.mqtt_sessions_active.clone(),
         );
         r.register(
+            "upstream_server_in_service",
+            "Whether a server is in service",
+            self.servers_in_service.clone(),
+        );
+        r.register(
+            "upstream_server_busy",
+            "Requests, WebSockets and sessions that a server is busy with",
+            self.servers_busy.clone(),
+        );
+        r.register(
+            "upstream_server_failures",
+            "Connections and requests that a server has failed",
+            self.server_failures.clone(),
+        );
+        r.register(
+            "upstream_server_ejections",
+            "Times that a server was left out because it fails",
+            self.server_ejections.clone(),
+        );
+        r.register(
             "config_reloads",
             "Reloads of the configuration",
             self.reloads.clone(),
@@ -230,6 +284,27 @@ impl Metrics {
                 route: route.to_owned(),
             }),
         }
+    }
+
+    /// The metrics of `server`, one of `upstream`.
+    #[must_use]
+    pub fn for_server(&self, upstream: &str, server: &str) -> ServerMetrics {
+        let labels = server_labels(upstream, server);
+        ServerMetrics {
+            in_service: self.servers_in_service.get_or_create_owned(&labels),
+            busy: self.servers_busy.get_or_create_owned(&labels),
+            failures: self.server_failures.get_or_create_owned(&labels),
+            ejections: self.server_ejections.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Ends the metrics of a server that is configured no longer.
+    pub fn forget_server(&self, upstream: &str, server: &str) {
+        let labels = server_labels(upstream, server);
+        self.servers_in_service.remove(&labels);
+        self.servers_busy.remove(&labels);
+        self.server_failures.remove(&labels);
+        self.server_ejections.remove(&labels);
     }
 
     /// Counts a request that was refused or failed for `reason`, a stable name.

@@ -14,50 +14,79 @@ pub enum Balance {
     LeastBusy,
 }
 
-/// The servers of a group and their turns.
+/// One server's place in a group.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) server: Arc<Server>,
+    /// Its share beside the others'.
+    pub(super) weight: u32,
+    /// Whether it is in service.
+    pub(super) serves: bool,
+}
+
+/// The servers of a group and the turns of those that are in service.
 #[derive(Debug)]
 pub(super) struct Lineup {
-    servers: Box<[Arc<Server>]>,
-    /// Places in `servers`, each as often as its weight says and spread evenly.
+    seats: Box<[Seat]>,
+    /// Places in `seats`, each as often as its weight says and spread evenly.
     turns: Box<[u16]>,
 }
 
 impl Lineup {
-    pub(super) fn new(servers: Vec<Arc<Server>>) -> Self {
-        let weights: Vec<u32> = servers.iter().map(|server| server.weight()).collect();
+    /// If none is in service, all have turns: to try is better than to give up unasked.
+    pub(super) fn new(seats: Vec<Seat>) -> Self {
+        let nobody = !seats.iter().any(|seat| seat.serves);
+        let share = |seat: &Seat| {
+            if seat.serves || nobody {
+                seat.weight
+            } else {
+                0
+            }
+        };
+        let shares: Vec<u32> = seats.iter().map(share).collect();
         Self {
-            turns: turns(&weights),
-            servers: servers.into(),
+            turns: turns(&shares),
+            seats: seats.into(),
         }
     }
 
     pub(super) fn pick(&self, balance: Balance, chance: &Chance) -> Option<&Arc<Server>> {
-        match balance {
+        let seat = match balance {
             Balance::RoundRobin => self.turn(chance.next()),
             Balance::LeastBusy => {
                 let lot = chance.draw();
                 let (one, other) = (self.turn(lot >> 32)?, self.turn(lot & 0xFFFF_FFFF)?);
-                Some(if load(other) < load(one) { other } else { one })
+                Some(if other.load() < one.load() {
+                    other
+                } else {
+                    one
+                })
             }
-        }
+        };
+        seat.map(|seat| &seat.server)
     }
 
-    fn turn(&self, number: usize) -> Option<&Arc<Server>> {
+    fn turn(&self, number: usize) -> Option<&Seat> {
         let turn = self.turns.get(number % self.turns.len().max(1))?;
-        self.servers.get(usize::from(*turn))
+        self.seats.get(usize::from(*turn))
     }
 
-    /// Every server, beginning at any.
+    /// Every server, beginning at any of those in service; the others come last.
     fn all(&self, chance: &Chance) -> impl Iterator<Item = &Arc<Server>> {
-        let first = chance.next() % self.servers.len().max(1);
-        let (before, from) = self.servers.split_at(first);
-        from.iter().chain(before)
+        let first = chance.last() % self.seats.len().max(1);
+        let (before, from) = self.seats.split_at(first);
+        let around = move || from.iter().chain(before);
+        let serving = around().filter(|seat| seat.serves);
+        let others = around().filter(|seat| !seat.serves);
+        serving.chain(others).map(|seat| &seat.server)
     }
 }
 
-/// Work for each unit of weight, for comparing.
-fn load(server: &Server) -> u64 {
-    (u64::from(server.load()) << 16) / u64::from(server.weight().max(1))
+impl Seat {
+    /// Work for each unit of weight, for comparing.
+    fn load(&self) -> u64 {
+        (self.server.load() << 16) / u64::from(self.weight.max(1))
+    }
 }
 
 fn turns(weights: &[u32]) -> Box<[u16]> {
@@ -83,6 +112,11 @@ pub(super) struct Chance(AtomicUsize);
 impl Chance {
     fn next(&self) -> usize {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes no turn.
+    fn last(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// The finalizer of SplitMix64: neighbouring numbers become unlike.
@@ -130,26 +164,34 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
-    use super::super::server::{Busy, ServerSettings};
+    use super::super::server::Busy;
     use super::*;
+    use crate::telemetry::ServerMetrics;
 
     fn lineup(weights: &[u32]) -> Lineup {
-        let server = |(number, weight): (usize, &u32)| {
-            Arc::new(Server::new(ServerSettings {
-                name: format!("192.0.2.{number}:80"),
+        lineup_without(weights, &[])
+    }
+
+    /// With these places out of service.
+    fn lineup_without(weights: &[u32], out: &[usize]) -> Lineup {
+        let seat = |(number, weight): (usize, &u32)| {
+            let name = format!("192.0.2.{number}:80");
+            Seat {
+                server: Arc::new(Server::new(&name, ServerMetrics::default())),
                 weight: *weight,
-            }))
+                serves: !out.contains(&number),
+            }
         };
-        Lineup::new(weights.iter().enumerate().map(server).collect())
+        Lineup::new(weights.iter().enumerate().map(seat).collect())
     }
 
     fn picks(lineup: &Lineup, balance: Balance, count: usize) -> Vec<usize> {
         let chance = Chance::default();
-        let mut picked = vec![0; lineup.servers.len()];
+        let mut picked = vec![0; lineup.seats.len()];
         for _ in 0..count {
             let server = lineup.pick(balance, &chance).unwrap();
-            let place = |known: &Arc<Server>| Arc::ptr_eq(known, server);
-            picked[lineup.servers.iter().position(place).unwrap()] += 1;
+            let place = |seat: &Seat| Arc::ptr_eq(&seat.server, server);
+            picked[lineup.seats.iter().position(place).unwrap()] += 1;
         }
         picked
     }
@@ -178,7 +220,7 @@ mod tests {
         let lineup = lineup(&[1, 1]);
         let idle = picks(&lineup, Balance::LeastBusy, 1000);
         assert!(idle[1] > 200 && idle[1] < 800, "{idle:?}");
-        let _busy = Busy::with(Arc::clone(&lineup.servers[0]));
+        let _busy = Busy::with(Arc::clone(&lineup.seats[0].server));
         // Both lots fall on the busy one in a quarter of all draws.
         let one_busy = picks(&lineup, Balance::LeastBusy, 1000);
         assert!(one_busy[1] > 650 && one_busy[0] > 150, "{one_busy:?}");
@@ -188,12 +230,35 @@ mod tests {
     fn work_counts_in_proportion_to_the_weight() {
         let lineup = lineup(&[1, 3]);
         let two: Vec<Busy> = (0..2)
-            .map(|_| Busy::with(Arc::clone(&lineup.servers[1])))
+            .map(|_| Busy::with(Arc::clone(&lineup.seats[1].server)))
             .collect();
-        let _one = Busy::with(Arc::clone(&lineup.servers[0]));
-        assert!(load(&lineup.servers[1]) < load(&lineup.servers[0]));
+        let _one = Busy::with(Arc::clone(&lineup.seats[0].server));
+        assert!(lineup.seats[1].load() < lineup.seats[0].load());
         drop(two);
-        assert_eq!(lineup.servers[1].load(), 0);
+        assert_eq!(lineup.seats[1].load(), 0);
+    }
+
+    #[test]
+    fn the_share_of_one_that_is_out_goes_to_all_others() {
+        let lineup = lineup_without(&[1, 2, 1], &[1]);
+        assert_eq!(picks(&lineup, Balance::RoundRobin, 100), [50, 0, 50]);
+        assert_eq!(picks(&lineup, Balance::LeastBusy, 100)[1], 0);
+    }
+
+    #[test]
+    fn if_all_are_out_all_are_tried() {
+        let lineup = lineup_without(&[1, 3], &[0, 1]);
+        assert_eq!(picks(&lineup, Balance::RoundRobin, 100), [25, 75]);
+    }
+
+    #[test]
+    fn those_that_are_out_are_searched_last() {
+        let (lineup, chance) = (lineup_without(&[1, 1, 1], &[0, 2]), Chance::default());
+        for _ in 0..3 {
+            let first = lineup.all(&chance).next().unwrap();
+            assert_eq!(first.name(), "192.0.2.1:80");
+        }
+        assert_eq!(lineup.all(&chance).count(), 3);
     }
 
     #[test]

@@ -2,19 +2,22 @@
 //! connection of one's own, [`Servers::dial`] for one that carries something else.
 //!
 //! [`group`] is what all workers know of an upstream, [`server`] of one of its servers. [`balance`]
-//! says which server is next; how a connection to it is made stands in [`mod@connect`].
+//! says which server is next, [`ejection`] when one that fails is left out; how a connection is made
+//! stands in [`mod@connect`].
 //!
 //! HTTP/1.1 (RFC 9112) with keep-alive. Each worker has its own pool, so no lock is ever contended
 //! and a connection stays on the core that opened it. Who may send is not asked here.
 
 mod balance;
 mod connect;
+mod ejection;
 mod group;
 mod pool;
 mod proxy_protocol;
 mod server;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +33,7 @@ pub use balance::Balance;
 use balance::{Chance, Search};
 use connect::connect;
 pub use connect::{Link, Spoken};
+pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
 pub use pool::Lease;
 use pool::Pool;
@@ -48,6 +52,8 @@ pub struct Settings {
     pub servers: Vec<ServerSettings>,
     /// How one of them is chosen.
     pub balance: Balance,
+    /// When one that fails is left out.
+    pub ejection: EjectionSettings,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
@@ -72,6 +78,12 @@ pub enum UpstreamError {
         upstream: String,
         /// What the last one tried said.
         source: io::Error,
+    },
+    /// It did not answer in time.
+    #[error("upstream \"{upstream}\" did not answer in time")]
+    TimedOut {
+        /// The group.
+        upstream: String,
     },
     /// The exchange failed on an open connection, or the request's own body did.
     #[error("upstream \"{upstream}\": {source}")]
@@ -127,9 +139,15 @@ impl Servers {
                 }
                 Err(error) => failure = error,
             }
+            self.group.note(&server, Outcome::Faulty);
             search.pass_over(server);
         }
         Err(self.unreachable(failure))
+    }
+
+    /// Notes how a server has fared with what it was dialled for.
+    pub fn note(&self, busy: &Busy, outcome: Outcome) {
+        self.group.note(busy.at(), outcome);
     }
 
     /// Where the servers take WebSockets that carry MQTT; `None` if they take MQTT itself.
@@ -149,7 +167,7 @@ impl Servers {
     }
 
     fn next(&self, search: &Search) -> Option<Arc<Server>> {
-        search.next(&self.group.lineup, self.settings().balance, &self.chance)
+        search.next(&self.group.lineup(), self.settings().balance, &self.chance)
     }
 
     async fn connect(
@@ -185,6 +203,17 @@ enum Attempt<B> {
     /// Nothing of it was sent.
     Unsent(Request<B>, io::Error),
     Failed(hyper::Error),
+    TimedOut,
+}
+
+impl<B> Attempt<B> {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Answered(response, _) => response.status().into(),
+            Self::Failed(error) => of_exchange(error),
+            Self::Unsent(..) | Self::TimedOut => Outcome::Faulty,
+        }
+    }
 }
 
 impl<B> Upstream<B>
@@ -210,8 +239,8 @@ where
     }
 
     /// Sends `request` to the next server, or to the first after it that can be reached, and waits
-    /// for the head of the response. The lease belongs to the response's body: give it back when
-    /// the body has ended.
+    /// for the head of the response until `patience` ends. The lease belongs to the response's
+    /// body: give it back when the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
     /// another one tried; a request of which a byte was written is never repeated. Where servers
@@ -223,18 +252,27 @@ where
         &self,
         mut request: Request<B>,
         client: &Introduction<'_>,
+        patience: impl Future<Output = ()>,
     ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
         let alone = self.servers.introduces_clients();
         let pool = (!alone).then_some(&self.pool);
         let client = alone.then_some(client);
+        let mut patience = pin!(patience);
         let mut search = Search::default();
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         while let Some(server) = self.servers.next(&search) {
             let busy = Busy::with(server);
-            match self.attempt(request, busy.at(), pool, client).await {
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.attempt(request, busy.at(), pool, client) => attempt,
+                () = &mut patience => Attempt::TimedOut,
+            };
+            self.servers.note(&busy, attempt.outcome());
+            match attempt {
                 Attempt::Answered(response, sender) => {
                     return Ok((response, Lease::new(sender, busy, pool)));
                 }
+                Attempt::TimedOut => return Err(self.timed_out()),
                 Attempt::Failed(source) => return Err(self.exchange(source)),
                 Attempt::Unsent(unsent, error) => (request, failure) = (unsent, error),
             }
@@ -279,7 +317,8 @@ where
     }
 
     /// Sends `request` over a connection of its own, which the response may upgrade
-    /// (RFC 9110 §7.8). It never comes back to the pool, whatever the answer.
+    /// (RFC 9110 §7.8), and waits as [`Self::send`] does. It never comes back to the pool, whatever
+    /// the answer.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -287,8 +326,14 @@ where
         &self,
         request: Request<B>,
         client: &Introduction<'_>,
+        patience: impl Future<Output = ()>,
     ) -> Result<(Response<Incoming>, Busy), UpstreamError> {
-        let Dialled { stream, busy } = self.servers.dial(Spoken::Http1, client).await?;
+        let mut patience = pin!(patience);
+        let Dialled { stream, busy } = tokio::select! {
+            biased;
+            dialled = self.servers.dial(Spoken::Http1, client) => dialled?,
+            () = &mut patience => return Err(self.timed_out()),
+        };
         let opened = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(async move {
@@ -297,15 +342,43 @@ where
             });
             sender.send_request(request).await
         };
-        match opened.await {
-            Ok(response) => Ok((response, busy)),
-            Err(source) => Err(self.exchange(source)),
+        let opened = tokio::select! {
+            biased;
+            opened = opened => opened,
+            () = &mut patience => {
+                self.servers.note(&busy, Outcome::Faulty);
+                return Err(self.timed_out());
+            }
+        };
+        match opened {
+            Ok(response) => {
+                self.servers.note(&busy, response.status().into());
+                Ok((response, busy))
+            }
+            Err(source) => {
+                self.servers.note(&busy, of_exchange(&source));
+                Err(self.exchange(source))
+            }
         }
     }
 
     fn exchange(&self, source: hyper::Error) -> UpstreamError {
         let upstream = self.servers.settings().name.clone();
         UpstreamError::Exchange { upstream, source }
+    }
+
+    fn timed_out(&self) -> UpstreamError {
+        let upstream = self.servers.settings().name.clone();
+        UpstreamError::TimedOut { upstream }
+    }
+}
+
+/// Whose fault it is that an exchange failed: a request's body breaks off on the client's side.
+fn of_exchange(error: &hyper::Error) -> Outcome {
+    if error.is_user() {
+        Outcome::Fine
+    } else {
+        Outcome::Faulty
     }
 }
 

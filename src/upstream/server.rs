@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::TcpStream;
 
+use crate::telemetry::ServerMetrics;
+
 /// A server as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
@@ -19,24 +21,27 @@ pub struct ServerSettings {
 /// A server that can be connected to.
 #[derive(Debug)]
 pub(super) struct Server {
-    settings: ServerSettings,
+    name: String,
     /// `None` if it has a name, which is resolved at every new connection.
     address: Option<SocketAddr>,
-    busy: AtomicU32,
+    /// Failures since it last was fine.
+    failures: AtomicU32,
+    pub(super) metrics: ServerMetrics,
 }
 
 impl Server {
-    pub(super) fn new(settings: ServerSettings) -> Self {
+    pub(super) fn new(name: &str, metrics: ServerMetrics) -> Self {
         Self {
-            address: settings.name.parse().ok(),
-            settings,
-            busy: AtomicU32::new(0),
+            name: name.to_owned(),
+            address: name.parse().ok(),
+            failures: AtomicU32::new(0),
+            metrics,
         }
     }
 
     /// `host:port` as configured.
     pub(super) fn name(&self) -> &str {
-        &self.settings.name
+        &self.name
     }
 
     /// The host of that, without the brackets of an IPv6 address.
@@ -45,13 +50,9 @@ impl Server {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    pub(super) fn weight(&self) -> u32 {
-        self.settings.weight
-    }
-
     /// How many requests, WebSockets and sessions it is busy with.
-    pub(super) fn load(&self) -> u32 {
-        self.busy.load(Ordering::Relaxed)
+    pub(super) fn load(&self) -> u64 {
+        u64::try_from(self.metrics.busy.get()).unwrap_or(0)
     }
 
     pub(super) async fn connect(&self) -> io::Result<TcpStream> {
@@ -59,6 +60,21 @@ impl Server {
             Some(address) => TcpStream::connect(address).await,
             None => TcpStream::connect(self.name()).await,
         }
+    }
+
+    /// Forgets earlier failures. What is shared is written only if there were any.
+    pub(super) fn fared_well(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a failure, and gives the number of them in a row.
+    pub(super) fn failed(&self) -> u32 {
+        self.metrics.failures.inc();
+        self.failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1)
     }
 }
 
@@ -68,7 +84,7 @@ pub struct Busy(Arc<Server>);
 
 impl Busy {
     pub(super) fn with(server: Arc<Server>) -> Self {
-        server.busy.fetch_add(1, Ordering::Relaxed);
+        server.metrics.busy.inc();
         Self(server)
     }
 
@@ -85,6 +101,6 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.busy.dec();
     }
 }

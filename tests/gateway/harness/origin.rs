@@ -54,7 +54,11 @@ struct Seen {
 
 impl Origin {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// A server at an address that is known already.
+    pub fn on(listener: TcpListener) -> Self {
         let origin = Self {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
