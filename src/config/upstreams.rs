@@ -12,13 +12,16 @@ use super::check::VERSIONS;
 use super::document::Section;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
 use crate::tls::{IdentityFiles, InitiatorSettings, MinVersion};
-use crate::upstream::{self, Balance, ProxyProtocol};
+use crate::upstream::{self, Balance, HttpVersion, ProxyProtocol};
 
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
     ("off", ProxyProtocol::Off),
     ("v1", ProxyProtocol::V1),
     ("v2", ProxyProtocol::V2 { common_name: false }),
 ];
+
+const HTTP_VERSIONS: &[(&str, HttpVersion)] =
+    &[("http1", HttpVersion::Http1), ("h2", HttpVersion::Http2)];
 
 /// Every upstream, in the order of the file.
 pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream::Settings>> {
@@ -28,15 +31,17 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
         let servers = section
             .read_required("servers", servers)
             .unwrap_or_default();
+        let http = section.read("protocol", HttpVersion::Http1, one_of(HTTP_VERSIONS));
         let settings = upstream::Settings {
             name,
+            http,
             servers,
             balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
             ejection: ejection(section.section("ejection")),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
-            proxy_protocol: proxy_protocol(&section),
+            proxy_protocol: proxy_protocol(&section, http),
             tls: tls(section.section("tls"), base),
             websocket_path: section.read_optional("websocket_path", websocket_path),
         };
@@ -47,12 +52,16 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
     upstreams
 }
 
-fn proxy_protocol(section: &Section<'_, '_>) -> ProxyProtocol {
+fn proxy_protocol(section: &Section<'_, '_>, http: HttpVersion) -> ProxyProtocol {
     let chosen = section.read(
         "proxy_protocol",
         ProxyProtocol::Off,
         one_of(PROXY_PROTOCOLS),
     );
+    if http == HttpVersion::Http2 && chosen != ProxyProtocol::Off {
+        let message = "must be \"off\" where protocol = \"h2\": its connections carry many clients";
+        section.problem("proxy_protocol", message);
+    }
     let with_name = section.read("proxy_protocol_cn", false, boolean);
     match chosen {
         ProxyProtocol::V2 { .. } => ProxyProtocol::V2 {

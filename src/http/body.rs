@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +28,16 @@ pub enum BodyError {
     /// The sender or the network failed.
     #[error("the body broke off: {0}")]
     Broken(#[from] hyper::Error),
+}
+
+impl BodyError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::TooLarge => Fault::TooLarge,
+            Self::Stalled => Fault::Stalled,
+            Self::Broken(_) => Fault::Broken,
+        }
+    }
 }
 
 /// A limit on how long a body may stand still. Costs nothing as long as bytes are there when they
@@ -64,12 +74,29 @@ impl Patience {
 pub(super) struct Upload {
     sent: AtomicU64,
     ended: AtomicBool,
+    fault: OnceLock<Fault>,
+}
+
+/// Why a request's body ended early, for those who only hear that it could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// See [`BodyError::TooLarge`].
+    TooLarge,
+    /// See [`BodyError::Stalled`].
+    Stalled,
+    /// See [`BodyError::Broken`].
+    Broken,
 }
 
 impl Upload {
     /// Bytes sent on so far.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What was wrong with the body itself, if anything.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
     }
 
     fn has_ended(&self) -> bool {
@@ -129,6 +156,28 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.patience.poll_exhausted(cx));
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
+        };
+        self.patience.rewarded();
+        // Trailers end here (RFC 9110 §6.5.1): a server might take them for fields of the head,
+        // from which what clients must not say has been removed.
+        let Some(frame) = frame.transpose()?.filter(Frame::is_data) else {
+            return Poll::Ready(None);
+        };
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let Some(room) = self.room.checked_sub(length) else {
+            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        };
+        self.room = room;
+        self.upload.sent.fetch_add(length, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         // hyper lets go of it with its last byte.
@@ -144,22 +193,12 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
-            ready!(this.patience.poll_exhausted(cx));
-            return Poll::Ready(Some(Err(BodyError::Stalled)));
-        };
-        this.patience.rewarded();
-        let Some(frame) = frame.transpose()? else {
-            return Poll::Ready(None);
-        };
-        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-        let Some(room) = this.room.checked_sub(length) else {
-            return Poll::Ready(Some(Err(BodyError::TooLarge)));
-        };
-        this.room = room;
-        this.upload.sent.fetch_add(length, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(frame)))
+        let frame = ready!(self.poll_data(cx)).transpose();
+        if let Err(error) = &frame {
+            // If it is set already, the body was polled again after its end.
+            let _ = self.upload.fault.set(error.fault());
+        }
+        Poll::Ready(frame.transpose())
     }
 
     fn is_end_stream(&self) -> bool {

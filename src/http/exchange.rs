@@ -8,9 +8,9 @@ use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
-use super::Session;
 use super::headers::ascii;
 use super::target::Host;
+use super::{Protocol, Session};
 use crate::route::Route;
 use crate::telemetry::AccessRecord;
 
@@ -103,6 +103,11 @@ impl Exchange {
     /// Whether the answer must have no body (RFC 9110 §9.3.2).
     pub(super) fn is_head(&self) -> bool {
         self.method == Method::HEAD
+    }
+
+    /// Whether the connection carries one request after the other.
+    pub(super) fn is_http1(&self) -> bool {
+        self.session.protocol == Protocol::Http1
     }
 
     /// The id that the client and the upstream are given.

@@ -1,6 +1,5 @@
 //! The upstream's side of one request: sent once, answered in time, both bodies streamed.
 
-use std::error::Error as _;
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
@@ -9,7 +8,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::Session;
-use super::body::{BodyError, Loan, RequestBody, Upload};
+use super::body::{Fault, Loan, RequestBody, Upload};
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
@@ -25,7 +24,7 @@ pub(super) async fn forward(
     head: Parts,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Loan), Failure> {
-    let upload = Arc::default();
+    let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session
         .edge
@@ -38,7 +37,7 @@ pub(super) async fn forward(
     let (response, lease) = upstream
         .send(request, &client, patience)
         .await
-        .map_err(failure)?;
+        .map_err(|error| failure(error, &upload))?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadUpgrade);
@@ -54,7 +53,7 @@ pub(super) async fn open(
     head: Parts,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Busy), Failure> {
-    let upload = Arc::default();
+    let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session
         .edge
@@ -67,7 +66,7 @@ pub(super) async fn open(
     upstream
         .open(request, &client, patience)
         .await
-        .map_err(failure)
+        .map_err(|error| failure(error, &upload))
 }
 
 /// The body with its limits. What announces itself as too long is refused before a byte is sent.
@@ -104,15 +103,11 @@ async fn response_timeout(route: &Route, upload: &Upload) {
 }
 
 /// Tells a client's broken body from a broken upstream.
-fn failure(error: UpstreamError) -> Failure {
-    let body_error = match &error {
-        UpstreamError::Exchange { source, .. } => source.source().and_then(|e| e.downcast_ref()),
-        UpstreamError::Unreachable { .. } | UpstreamError::TimedOut { .. } => None,
-    };
-    match body_error {
-        Some(BodyError::TooLarge) => Failure::BodyTooLarge,
-        Some(BodyError::Stalled) => Failure::BodyStalled,
-        Some(BodyError::Broken(_)) => Failure::BodyBroken,
+fn failure(error: UpstreamError, upload: &Upload) -> Failure {
+    match upload.fault() {
+        Some(Fault::TooLarge) => Failure::BodyTooLarge,
+        Some(Fault::Stalled) => Failure::BodyStalled,
+        Some(Fault::Broken) => Failure::BodyBroken,
         None => Failure::Upstream(error),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::upgrade::OnUpgrade;
@@ -25,6 +25,7 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{self, Requirement, Route, normalise};
+use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// Answers one request, whatever it is.
@@ -123,7 +124,14 @@ async fn decide(
     }
     let admission = admit(session, &route, &presented).await?;
     let opening = opening?;
-    prepare(session, &mut head, &admission, &host, exchange.request_id());
+    prepare(
+        session,
+        &route,
+        &mut head,
+        &admission,
+        &host,
+        exchange.request_id(),
+    );
     rewrite_target(&mut head, &route, &path, &query).map_err(TargetError::from)?;
     Ok(Passage::Forward {
         admission,
@@ -281,15 +289,23 @@ fn admit_to_present(session: &Session, presented: &Presented) -> Result<(), Fail
 /// The fields as the upstream gets them: first everything that removes, then what is set.
 fn prepare(
     session: &Session,
+    route: &Route,
     head: &mut Parts,
     admission: &Admission,
     host: &Host,
     request_id: &HeaderValue,
 ) {
     let fields = &mut head.headers;
+    let upstream = session.edge.upstreams.get(route.upstream);
+    // gRPC demands it on every hop.
+    let with_trailers =
+        upstream.is_some_and(Upstream::speaks_http2) && headers::takes_trailers(fields);
     headers::remove_hop_by_hop(fields);
     headers::remove_identity(fields);
     headers::remove_expect(fields);
+    if with_trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
     if session.protocol == Protocol::Http2 {
         headers::join_cookies(fields);
     }
@@ -389,7 +405,7 @@ impl Answer {
             headers::remove_hop_by_hop(&mut head.headers);
         }
         // The rest of the body would have to be told from the head of the next request.
-        if loan.as_ref().is_some_and(Loan::is_uploading) {
+        if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -55,6 +55,18 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether an answer may end with trailers for the client: `TE` names them (RFC 9110 §10.1.4), as
+/// HTTP/2 allows it to and nothing else (RFC 9113 §8.2.2).
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.contains_key(TE)
+        && headers
+            .get_all(TE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
 fn remove_named_by_connection(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .get_all(CONNECTION)

@@ -105,11 +105,18 @@ impl Initiator {
             Some(name) => name.clone(),
             None => server_name(host).map_err(io::Error::other)?,
         };
-        // Servers of one protocol alone often know nothing of ALPN, and agree by their silence.
-        TlsConnector::from(Arc::clone(&self.config))
+        let stream = TlsConnector::from(Arc::clone(&self.config))
             .with_alpn(vec![protocol.into()])
             .connect(name, io)
-            .await
+            .await?;
+        // Servers of one protocol alone often know nothing of ALPN, and agree by their silence; but
+        // HTTP/2 must be agreed on (RFC 9113 §3.2).
+        if protocol == "h2" && stream.get_ref().1.alpn_protocol().is_none() {
+            return Err(io::Error::other(
+                "the server does not agree to speak HTTP/2",
+            ));
+        }
+        Ok(stream)
     }
 }
 

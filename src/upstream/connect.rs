@@ -20,6 +20,8 @@ use crate::tls::Initiator;
 pub enum Spoken {
     /// HTTP/1.1, and WebSockets that begin in it.
     Http1,
+    /// HTTP/2.
+    Http2,
     /// MQTT itself.
     Mqtt,
 }
@@ -30,6 +32,7 @@ impl Spoken {
     pub fn alpn(self) -> &'static str {
         match self {
             Self::Http1 => "http/1.1",
+            Self::Http2 => "h2",
             Self::Mqtt => "mqtt",
         }
     }

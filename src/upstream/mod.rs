@@ -5,15 +5,18 @@
 //! says which server is next, [`ejection`] when one that fails is left out; how a connection is made
 //! stands in [`mod@connect`].
 //!
-//! HTTP/1.1 (RFC 9112) with keep-alive. Each worker has its own pool, so no lock is ever contended
-//! and a connection stays on the core that opened it. Who may send is not asked here.
+//! HTTP/1.1 (RFC 9112) with keep-alive, or HTTP/2, see [`multiplex`]. Each worker has its own pool,
+//! so no lock is ever contended and a connection stays on the core that opened it. Who may send is
+//! not asked here.
 
 mod balance;
 mod connect;
 mod ejection;
 mod group;
+mod multiplex;
 mod pool;
 mod proxy_protocol;
+mod repeatable;
 mod server;
 
 use std::io;
@@ -24,7 +27,7 @@ use std::time::Duration;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -35,8 +38,9 @@ use connect::connect;
 pub use connect::{Link, Spoken};
 pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
+use multiplex::Multiplex;
 pub use pool::Lease;
-use pool::Pool;
+use pool::{Hold, Pool};
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
 use server::Server;
 pub use server::{Busy, ServerSettings};
@@ -60,12 +64,23 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Most unused connections to each server that a worker keeps.
     pub max_idle: usize,
+    /// What requests are sent in.
+    pub http: HttpVersion,
     /// Whether servers are told whom a connection is opened for. If so, none is shared.
     pub proxy_protocol: ProxyProtocol,
     /// Where brokers take MQTT inside WebSockets; `None` for their TCP port.
     pub websocket_path: Option<PathAndQuery>,
     /// `None` without TLS.
     pub tls: Option<InitiatorSettings>,
+}
+
+/// What requests are sent in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1 (RFC 9112).
+    Http1,
+    /// HTTP/2 (RFC 9113): inside TLS by ALPN, otherwise by prior knowledge.
+    Http2,
 }
 
 /// Why the upstream gave no response.
@@ -184,6 +199,14 @@ impl Servers {
         UpstreamError::Unreachable { upstream, source }
     }
 
+    /// By what the servers are reached.
+    fn scheme(&self) -> Scheme {
+        match self.tls {
+            Some(_) => Scheme::HTTPS,
+            None => Scheme::HTTP,
+        }
+    }
+
     /// Whether a connection is opened for one client and serves no other.
     fn introduces_clients(&self) -> bool {
         self.settings().proxy_protocol != ProxyProtocol::Off
@@ -195,12 +218,14 @@ impl Servers {
 pub struct Upstream<B> {
     servers: Servers,
     pool: Arc<Pool<B>>,
+    /// `None` for servers of HTTP/1.1.
+    multiplex: Option<Multiplex<B>>,
 }
 
 /// How a request fared with one server.
 enum Attempt<B> {
-    Answered(Response<Incoming>, SendRequest<B>),
-    /// Nothing of it was sent.
+    Answered(Response<Incoming>, Hold<B>),
+    /// Nothing was done about it.
     Unsent(Request<B>, io::Error),
     Failed(hyper::Error),
     TimedOut,
@@ -228,8 +253,22 @@ where
     pub fn new(group: Arc<Group>, tls: Option<Arc<Initiator>>) -> Self {
         let settings = &group.settings;
         let pool = Arc::new(Pool::new(settings.max_idle, settings.idle_timeout));
+        let multiplex = match settings.http {
+            HttpVersion::Http1 => None,
+            HttpVersion::Http2 => Some(Multiplex::new(settings.idle_timeout)),
+        };
         let servers = Servers::new(group, tls);
-        Self { servers, pool }
+        Self {
+            servers,
+            pool,
+            multiplex,
+        }
+    }
+
+    /// Whether requests are sent in HTTP/2.
+    #[must_use]
+    pub fn speaks_http2(&self) -> bool {
+        self.multiplex.is_some()
     }
 
     /// The servers, for connections that carry something else than requests.
@@ -243,8 +282,9 @@ where
     /// body: give it back when the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
-    /// another one tried; a request of which a byte was written is never repeated. Where servers
-    /// are told whom a connection is for, each request has one of its own.
+    /// another one tried; a request of which a byte was written is never repeated, unless its
+    /// server says in HTTP/2 that it has done nothing about it. Where servers are told whom a
+    /// connection is for, each request has one of its own.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -269,8 +309,8 @@ where
             };
             self.servers.note(&busy, attempt.outcome());
             match attempt {
-                Attempt::Answered(response, sender) => {
-                    return Ok((response, Lease::new(sender, busy, pool)));
+                Attempt::Answered(response, hold) => {
+                    return Ok((response, Lease::new(hold, busy)));
                 }
                 Attempt::TimedOut => return Err(self.timed_out()),
                 Attempt::Failed(source) => return Err(self.exchange(source)),
@@ -288,9 +328,12 @@ where
         pool: Option<&Arc<Pool<B>>>,
         client: Option<&Introduction<'_>>,
     ) -> Attempt<B> {
+        if let Some(multiplex) = &self.multiplex {
+            return multiplex.send(request, &self.servers, server).await;
+        }
         while let Some(mut sender) = take(pool, server).await {
             match sender.try_send_request(request).await {
-                Ok(response) => return Attempt::Answered(response, sender),
+                Ok(response) => return whole(response, sender, pool),
                 Err(mut failure) => match failure.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Attempt::Failed(failure.into_error()),
@@ -311,7 +354,7 @@ where
             Ok((response, sender))
         };
         match sent.await {
-            Ok((response, sender)) => Attempt::Answered(response, sender),
+            Ok((response, sender)) => whole(response, sender, pool),
             Err(error) => Attempt::Failed(error),
         }
     }
@@ -375,11 +418,19 @@ where
 
 /// Whose fault it is that an exchange failed: a request's body breaks off on the client's side.
 fn of_exchange(error: &hyper::Error) -> Outcome {
-    if error.is_user() {
+    if error.is_user() || multiplex::is_given_up(error) {
         Outcome::Fine
     } else {
         Outcome::Faulty
     }
+}
+
+fn whole<B>(
+    response: Response<Incoming>,
+    sender: SendRequest<B>,
+    pool: Option<&Arc<Pool<B>>>,
+) -> Attempt<B> {
+    Attempt::Answered(response, Hold::Whole(sender, pool.cloned()))
 }
 
 async fn take<B: Body + 'static>(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http_body::Body;
 use hyper::client::conn::http1::SendRequest;
 
+use super::multiplex::Place;
 use super::server::{Busy, Server};
 
 /// Connections that wait for their next request.
@@ -113,12 +114,19 @@ impl<B: Body + 'static> Pool<B> {
     }
 }
 
-/// A connection that is busy with one exchange. Dropped, it closes with its body unread.
+/// What an exchange has of a connection.
+pub(super) enum Hold<B> {
+    /// All of it. It goes to this pool afterwards, or ends.
+    Whole(SendRequest<B>, Option<Arc<Pool<B>>>),
+    /// One stream of it.
+    Place(Place),
+}
+
+/// A connection, or a place on one, that is busy with one exchange. Dropped, it closes with its
+/// body unread.
 pub struct Lease<B> {
-    sender: SendRequest<B>,
+    hold: Hold<B>,
     busy: Busy,
-    /// `None` if it serves nobody else.
-    pool: Option<Arc<Pool<B>>>,
 }
 
 impl<B> fmt::Debug for Lease<B> {
@@ -128,16 +136,18 @@ impl<B> fmt::Debug for Lease<B> {
 }
 
 impl<B> Lease<B> {
-    /// Of a connection that goes to `pool` afterwards, or ends with its one exchange.
-    pub(super) fn new(sender: SendRequest<B>, busy: Busy, pool: Option<&Arc<Pool<B>>>) -> Self {
-        let pool = pool.cloned();
-        Self { sender, busy, pool }
+    pub(super) fn new(hold: Hold<B>, busy: Busy) -> Self {
+        Self { hold, busy }
     }
 
     /// Gives the connection back for the next request; call it when the response has ended.
     pub fn give_back(self) {
-        if let Some(pool) = self.pool.filter(|_| !self.sender.is_closed()) {
-            pool.put(self.sender, self.busy.at());
+        match self.hold {
+            Hold::Whole(sender, Some(pool)) if !sender.is_closed() => {
+                pool.put(sender, self.busy.at());
+            }
+            Hold::Whole(..) => {}
+            Hold::Place(place) => drop(place),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod process;
 pub mod scripted;
 pub mod secure;
 pub mod session;
+pub mod streams;
 
 pub use broker::Broker;
 pub use ca::{Authority, Identity};

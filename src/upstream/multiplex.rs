@@ -1,0 +1,365 @@
+//! HTTP/2 (RFC 9113) connections of one worker to the servers of one upstream. Requests share them,
+//! as many as a server lets each carry; a new one is opened when all are full, and one that its
+//! server is leaving (GOAWAY) takes no more.
+//!
+//! What a server says it has not begun with is handed back to be sent again: a stream above the
+//! last one of a GOAWAY (§6.8), one refused (§8.7), and whatever never left.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use h2::Reason;
+use http_body::Body;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::http::uri::{Authority, Scheme};
+use hyper::{Request, Uri, Version, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
+
+use super::connect::{Link, Spoken};
+use super::pool::Hold;
+use super::repeatable::{self, Repeatable};
+use super::server::Server;
+use super::{Attempt, Servers};
+
+/// Most requests at once on a connection, whatever more its server would take: their windows
+/// together are the connection's, so that answers which nobody reads hold up no others.
+const MOST_STREAMS: u32 = 100;
+
+/// How much of an answer a server may send before any of it has been passed on; RFC 9113's own
+/// default.
+const STREAM_WINDOW: u32 = 65_535;
+
+/// Most bytes of an answer's header list.
+const MOST_HEADER_BYTES: u32 = 64 << 10;
+
+/// A connection whose requests wait is asked for a sign of life so often, and has as long to give
+/// one: otherwise all requests would go to a server that has vanished without a word.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How often a request that servers have not begun with is sent again.
+const MOST_REPEATS: usize = 2;
+
+/// The connections to all servers.
+pub(super) struct Multiplex<B> {
+    /// One for each server that has been connected to, in no order: there are few.
+    shelves: Mutex<Vec<Shelf<B>>>,
+    idle_timeout: Duration,
+}
+
+struct Shelf<B> {
+    server: Arc<Server>,
+    bundle: Arc<Bundle<B>>,
+}
+
+/// The connections to one server.
+struct Bundle<B> {
+    lines: Mutex<Vec<Line<B>>>,
+    /// One is opened at a time; what came of the last attempt if it failed, and when.
+    opening: tokio::sync::Mutex<Option<(Instant, io::Error)>>,
+}
+
+/// One connection.
+struct Line<B> {
+    sender: SendRequest<Repeatable<B>>,
+    traffic: Arc<Traffic>,
+}
+
+/// What is on a connection.
+#[derive(Debug)]
+struct Traffic {
+    active: AtomicU32,
+    /// Most streams at once, as far as the server has said.
+    limit: AtomicU32,
+    /// Whether it has said so at all.
+    is_known: AtomicBool,
+    idle_since: Mutex<Instant>,
+    /// That there may be something new to know.
+    news: Notify,
+}
+
+/// A request's place on a connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Traffic>);
+
+impl<B> fmt::Debug for Multiplex<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Multiplex")
+    }
+}
+
+impl<B> Multiplex<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) fn new(idle_timeout: Duration) -> Self {
+        Self {
+            shelves: Mutex::new(Vec::new()),
+            idle_timeout,
+        }
+    }
+
+    /// Sends `request`, which is as HTTP/1.1 would have it, to `server`, one of `servers`.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<B>,
+        servers: &Servers,
+        server: &Arc<Server>,
+    ) -> Attempt<B> {
+        if let Err(error) = translate(&mut request, servers.scheme()) {
+            return Attempt::Unsent(request, error);
+        }
+        let bundle = self.bundle(server);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (mut sender, place) = match bundle.place(self.idle_timeout, servers, server).await {
+                Ok(found) => found,
+                Err(error) => return Attempt::Unsent(request, error),
+            };
+            let (copy, original) = repeatable::lend(request);
+            let failure = match sender.try_send_request(copy).await {
+                Ok(mut response) => {
+                    place.0.note(true);
+                    *response.version_mut() = Version::HTTP_11;
+                    return Attempt::Answered(response, Hold::Place(place));
+                }
+                Err(failure) => failure.into_error(),
+            };
+            place.0.note(false);
+            let may_repeat = attempts <= MOST_REPEATS && is_untouched(&failure);
+            match original.take_back().filter(|_| may_repeat) {
+                Some(untouched) => request = untouched,
+                None => return Attempt::Failed(failure),
+            }
+        }
+    }
+
+    fn bundle(&self, server: &Arc<Server>) -> Arc<Bundle<B>> {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = shelves
+            .iter()
+            .find(|shelf| Arc::ptr_eq(&shelf.server, server));
+        if let Some(shelf) = known {
+            return Arc::clone(&shelf.bundle);
+        }
+        // Those of servers that are not picked any more would otherwise stay for ever.
+        shelves.retain(|shelf| Arc::strong_count(&shelf.bundle) > 1 || !shelf.bundle.is_empty());
+        let bundle = Arc::new(Bundle::new());
+        shelves.push(Shelf {
+            server: Arc::clone(server),
+            bundle: Arc::clone(&bundle),
+        });
+        bundle
+    }
+}
+
+impl<B> Bundle<B> {
+    fn new() -> Self {
+        Self {
+            lines: Mutex::new(Vec::new()),
+            opening: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Line<B>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines().is_empty()
+    }
+
+    /// A place on a connection that has room: the first of them, so that the last run empty.
+    fn free(&self, idle_timeout: Duration) -> Option<(SendRequest<Repeatable<B>>, Place)> {
+        let mut lines = self.lines();
+        lines.retain(|line| !line.sender.is_closed() && !line.traffic.is_past(idle_timeout));
+        lines.iter().find_map(Line::enter)
+    }
+}
+
+impl<B> Bundle<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    async fn place(
+        &self,
+        idle_timeout: Duration,
+        servers: &Servers,
+        server: &Server,
+    ) -> io::Result<(SendRequest<Repeatable<B>>, Place)> {
+        if let Some(found) = self.free(idle_timeout) {
+            return Ok(found);
+        }
+        let asked = Instant::now();
+        let mut last_failure = self.opening.lock().await;
+        if let Some(found) = self.free(idle_timeout) {
+            return Ok(found);
+        }
+        // Whoever has waited for an attempt that failed does not wait for another one.
+        if let Some((_, error)) = last_failure.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(io::Error::new(error.kind(), error.to_string()));
+        }
+        let opened = async { open(servers.connect(server, Spoken::Http2, None).await?).await };
+        match opened.await {
+            Ok((line, found)) => {
+                *last_failure = None;
+                self.lines().push(line);
+                Ok(found)
+            }
+            Err(error) => {
+                let alike = io::Error::new(error.kind(), error.to_string());
+                *last_failure = Some((Instant::now(), alike));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A connection with the first place on it. Its preface is sent, and the server's not waited for.
+async fn open<B>(link: Link) -> io::Result<(Line<B>, (SendRequest<Repeatable<B>>, Place))>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .handshake(TokioIo::new(link))
+        .await
+        .map_err(io::Error::other)?;
+    let traffic = Arc::new(Traffic::new());
+    let line = Line { sender, traffic };
+    let first = (line.sender.clone(), Place::on(&line.traffic));
+    tokio::spawn(drive(connection, Arc::clone(&line.traffic)));
+    Ok((line, first))
+}
+
+/// Keeps a connection going until it ends, which those who have its sender see.
+async fn drive<B>(
+    connection: http2::Connection<TokioIo<Link>, Repeatable<B>, TokioExecutor>,
+    traffic: Arc<Traffic>,
+) where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = traffic.news.notified() => {
+                traffic.allow(connection.current_max_send_streams());
+            }
+        }
+    }
+}
+
+impl<B> Line<B> {
+    fn enter(&self) -> Option<(SendRequest<Repeatable<B>>, Place)> {
+        let has_room = self.traffic.active.load(Ordering::Relaxed)
+            < self.traffic.limit.load(Ordering::Relaxed);
+        has_room.then(|| (self.sender.clone(), Place::on(&self.traffic)))
+    }
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            limit: AtomicU32::new(MOST_STREAMS),
+            is_known: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+            news: Notify::new(),
+        }
+    }
+
+    fn allow(&self, streams: usize) {
+        let limit = u32::try_from(streams).unwrap_or(u32::MAX);
+        self.limit.store(limit.min(MOST_STREAMS), Ordering::Relaxed);
+    }
+
+    /// With the first answer the server's settings have come; a refusal may mean new ones.
+    fn note(&self, answered: bool) {
+        let is_known = self.is_known.swap(true, Ordering::Relaxed);
+        if !answered || !is_known {
+            self.news.notify_one();
+        }
+    }
+
+    fn is_past(&self, idle_timeout: Duration) -> bool {
+        let idle_since = self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.active.load(Ordering::Relaxed) == 0 && idle_since.elapsed() > idle_timeout
+    }
+}
+
+impl Place {
+    fn on(traffic: &Arc<Traffic>) -> Self {
+        traffic.active.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(traffic))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let idle_since = self.0.idle_since.lock();
+        *idle_since.unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether the server says that it has done nothing about a request.
+fn is_untouched(failure: &hyper::Error) -> bool {
+    failure.is_canceled()
+        || cause(failure).is_some_and(|cause| {
+            // h2 gives the streams up to a GOAWAY's last one another error.
+            let is_refused = cause.reason() == Some(Reason::REFUSED_STREAM);
+            cause.is_remote() && (cause.is_go_away() || is_refused)
+        })
+}
+
+/// Whether this side has given a request up, which it does when the request's body breaks off.
+pub(super) fn is_given_up(failure: &hyper::Error) -> bool {
+    cause(failure)
+        .is_some_and(|cause| cause.is_reset() && !cause.is_remote() && !cause.is_library())
+}
+
+fn cause(failure: &hyper::Error) -> Option<&h2::Error> {
+    failure.source()?.downcast_ref()
+}
+
+/// From HTTP/1.1's form to HTTP/2's: Host becomes `:authority` (RFC 9113 §8.3.1). Other fields of
+/// a connection are not there any more.
+fn translate<B>(request: &mut Request<B>, scheme: Scheme) -> io::Result<()> {
+    if request.version() == Version::HTTP_2 {
+        // It has been here before, on its way to another server.
+        return Ok(());
+    }
+    let host = request.headers().get(header::HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = request.uri().clone().into_parts();
+    parts.scheme = Some(scheme);
+    parts.authority = authority;
+    let uri = Uri::from_parts(parts);
+    *request.uri_mut() = uri.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(header::HOST);
+    Ok(())
+}

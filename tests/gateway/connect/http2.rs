@@ -1,0 +1,568 @@
+//! HTTP/2 to servers: by ALPN inside TLS, by prior knowledge without; few connections, many
+//! requests, and what was not begun with is sent again.
+
+use bytes::Bytes;
+use futures_util::future::{join, join_all, join3};
+use h2::Reason;
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Method, StatusCode};
+use tempfile::TempDir;
+
+use super::{config, problem};
+use crate::harness::kept::{in_parts, whole};
+use crate::harness::lab::SECRET;
+use crate::harness::streams::{Line, Stream, Streams};
+use crate::harness::{Answer, Authority, Kept, Lab, Multiplexed, Protocol, Scripted, Secure};
+
+const H2: &str = "protocol = \"h2\"";
+
+const EITHER: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+async fn lab(server: &Streams) -> Lab {
+    config(server.address, H2).start().await
+}
+
+async fn get(client: &mut Kept, path: &str) -> Answer {
+    client.get(path, &[]).await.unwrap()
+}
+
+/// A client whose first request has opened a connection, and so made the server's settings known.
+async fn acquainted(lab: &Lab, server: &Streams, streams: u32) -> (Kept, Line) {
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let mut line = {
+        let answer = async {
+            let mut line = server.accept_with(streams).await;
+            line.next().await.ok();
+            line
+        };
+        let (answer, line) = join(get(&mut client, "/raw/first"), answer).await;
+        assert_eq!(answer.body, "ok");
+        line
+    };
+    let (answer, ()) = join(get(&mut client, "/raw/second"), async {
+        line.next().await.ok();
+    })
+    .await;
+    assert_eq!(answer.body, "ok");
+    (client, line)
+}
+
+#[tokio::test]
+async fn a_request_takes_the_form_of_http_2() {
+    for protocol in EITHER {
+        let server = Streams::start().await;
+        let lab = lab(&server).await;
+        let mut client = lab.device().keep(protocol).await.unwrap();
+        let fields = [("cookie", "a=1"), ("cookie", "b=2"), ("x-kept", "1")];
+        let answer = async {
+            let mut line = server.accept().await;
+            let mut stream = line.next().await;
+            let head = &stream.request;
+            assert_eq!(head.method(), Method::GET);
+            assert_eq!(head.uri().scheme_str(), Some("http"));
+            assert_eq!(head.uri().authority().unwrap().as_str(), lab.device().host);
+            assert_eq!(head.uri().path_and_query().unwrap(), "/raw/m?a=1");
+            assert_eq!(stream.all("authorization"), [format!("Client {SECRET}")]);
+            assert_eq!(stream.all("x-kept"), ["1"]);
+            assert_eq!(stream.all("cookie").join("; "), "a=1; b=2");
+            for name in [
+                "host",
+                "connection",
+                "te",
+                "transfer-encoding",
+                "keep-alive",
+            ] {
+                assert_eq!(stream.all(name), [""; 0], "{name}");
+            }
+            let mut body = stream.begin(StatusCode::OK, &[("x-answer", "1")]);
+            body.send_data("ok".into(), true).unwrap();
+            line
+        };
+        let request = client.request(Method::GET, "/raw/m?a=1", &fields, whole(""));
+        let (answer, _line) = join(request, answer).await;
+        let answer = answer.unwrap();
+        assert_eq!((answer.status.as_u16(), &*answer.body), (200, &b"ok"[..]));
+        assert_eq!(answer.headers["x-answer"], "1");
+    }
+}
+
+#[tokio::test]
+async fn bodies_pass_both_ways() {
+    for protocol in EITHER {
+        let server = Streams::start().await;
+        let lab = lab(&server).await;
+        let mut client = lab.device().keep(protocol).await.unwrap();
+        let sent: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
+        let answer = async {
+            let mut line = server.accept().await;
+            let mut stream = line.next().await;
+            let mut received = Vec::new();
+            while let Some(data) = stream.data().await {
+                received.extend_from_slice(&data);
+            }
+            assert!(received == sent);
+            let mut body = stream.begin(StatusCode::OK, &[]);
+            body.send_data(received.into(), true).unwrap();
+            line
+        };
+        let request = client.request(Method::POST, "/raw/m", &[], whole(sent.clone()));
+        let (answer, _line) = join(request, answer).await;
+        assert!(answer.unwrap().body == sent);
+    }
+}
+
+#[tokio::test]
+async fn tls_agrees_on_http_2_or_there_is_none() {
+    let servers = Authority::new("Servers");
+    let directory = TempDir::new().unwrap();
+    let ca = directory.path().join("servers.crt");
+    std::fs::write(&ca, servers.pem()).unwrap();
+    let lines = format!("{H2}\n[upstreams.raw.tls]\nca = [{ca:?}]");
+    for (alpn, agrees) in [
+        (&["h2", "http/1.1"][..], true),
+        (&["http/1.1"], false),
+        (&[], false),
+    ] {
+        let server = Secure::start(servers.server(&["127.0.0.1"])).await;
+        let server = server.agreeing(alpn);
+        let lab = config(server.address, &lines).start().await;
+        let mut client = lab.device().keep(Protocol::Http1).await.unwrap();
+        let answer = async {
+            let Ok(peer) = server.accept().await else {
+                return None;
+            };
+            if !agrees {
+                peer.closed().await;
+                return None;
+            }
+            let mut line = Line::begin(peer.stream, 10).await;
+            let stream = line.next().await;
+            assert_eq!(stream.request.uri().scheme_str(), Some("https"));
+            stream.ok();
+            Some(line)
+        };
+        let (answer, line) = join(get(&mut client, "/raw/m"), answer).await;
+        assert_eq!(answer.status, if agrees { 200 } else { 502 }, "{alpn:?}");
+        assert_eq!(line.is_some(), agrees);
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_http_2_is_no_upstream() {
+    let server = Scripted::start().await;
+    let lab = config(server.address, H2).start().await;
+    let answer = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        peer.say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        peer
+    };
+    let device = lab.device();
+    let (answer, _peer) = join(device.get("/raw/m"), answer).await;
+    assert_eq!(answer.unwrap().status, 502);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_a_connection() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (client, mut line) = acquainted(&lab, &server, 100).await;
+    let requests = (0..50).map(|n| {
+        let mut client = client.share();
+        async move { get(&mut client, &format!("/raw/{n}")).await.body }
+    });
+    let answers = async {
+        let mut streams = Vec::new();
+        for _ in 0..50 {
+            streams.push(line.next().await);
+        }
+        streams.into_iter().rev().for_each(Stream::ok);
+    };
+    let (bodies, ()) = join(join_all(requests), answers).await;
+    assert!(bodies.iter().all(|body| body == "ok"));
+}
+
+#[tokio::test]
+async fn a_full_connection_is_joined_by_another() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (client, mut line) = acquainted(&lab, &server, 2).await;
+    let requests = (0..3).map(|n| {
+        let mut client = client.share();
+        async move { get(&mut client, &format!("/raw/{n}")).await.body }
+    });
+    let answers = async {
+        // None is answered before all have come.
+        let (one, two) = (line.next().await, line.next().await);
+        let mut other = server.accept_with(2).await;
+        let three = other.next().await;
+        [one, two, three].into_iter().for_each(Stream::ok);
+        other
+    };
+    let (bodies, _other) = join(join_all(requests), answers).await;
+    assert!(bodies.iter().all(|body| body == "ok"));
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_finishes_and_gets_no_more() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (client, mut line) = acquainted(&lab, &server, 100).await;
+    let mut slow = client.share();
+    let slow = tokio::spawn(async move { get(&mut slow, "/raw/slow").await.body });
+    let stream = line.next().await;
+    line.leave();
+    // Requests meet the connection until its GOAWAY has come, and none is lost.
+    let mut other = None;
+    while other.is_none() {
+        let mut client = client.share();
+        let next = tokio::spawn(async move { get(&mut client, "/raw/next").await.body });
+        tokio::select! {
+            late = line.next() => late.ok(),
+            stream = next_elsewhere(&server, &mut other) => stream.ok(),
+        }
+        assert_eq!(next.await.unwrap(), "ok");
+    }
+    stream.ok();
+    assert_eq!(slow.await.unwrap(), "ok");
+    line.closed().await;
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    let answers = async {
+        line.next().await.reset(Reason::REFUSED_STREAM);
+        let stream = line.next().await;
+        assert_eq!(stream.request.method(), Method::DELETE);
+        assert_eq!(stream.request.uri().path(), "/raw/m");
+        assert_eq!(stream.all("x-kept"), ["1"]);
+        stream.ok();
+    };
+    let request = client.request(Method::DELETE, "/raw/m", &[("x-kept", "1")], whole(""));
+    let (answer, ()) = join(request, answers).await;
+    assert_eq!(answer.unwrap().body, "ok");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_for_ever_is_given_up() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    let refusals = async {
+        for _ in 0..3 {
+            line.next().await.reset(Reason::REFUSED_STREAM);
+        }
+    };
+    let (answer, ()) = join(get(&mut client, "/raw/m"), refusals).await;
+    assert_eq!(answer.status, 502);
+}
+
+#[tokio::test]
+async fn what_a_server_may_have_begun_with_is_not_sent_again() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
+        let reset = async { line.next().await.reset(reason) };
+        let (answer, ()) = join(get(&mut client, "/raw/m"), reset).await;
+        assert_eq!(answer.status, 502, "{reason}");
+    }
+    // Refused, but part of its body is gone.
+    let refuse = async {
+        let mut stream = line.next().await;
+        stream.data().await;
+        stream.reset(Reason::REFUSED_STREAM);
+    };
+    let request = client.request(Method::POST, "/raw/m", &[], whole("body"));
+    let (answer, ()) = join(request, refuse).await;
+    assert_eq!(answer.unwrap().status, 502);
+    // Nothing else has come meanwhile.
+    let (answer, ()) = join(get(&mut client, "/raw/last"), async {
+        let stream = line.next().await;
+        assert_eq!(stream.request.uri().path(), "/raw/last");
+        stream.ok();
+    })
+    .await;
+    assert_eq!(answer.body, "ok");
+}
+
+#[tokio::test]
+async fn a_connection_that_broke_is_replaced() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, line) = acquainted(&lab, &server, 100).await;
+    line.leave();
+    line.closed().await;
+    let answer = async {
+        let mut line = server.accept().await;
+        line.next().await.ok();
+        line
+    };
+    let (answer, _line) = join(get(&mut client, "/raw/m"), answer).await;
+    assert_eq!(answer.body, "ok");
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_resets_its_stream_alone() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    let mut other = client.share();
+    let waiting = tokio::spawn(async move { get(&mut other, "/raw/m").await });
+    let mut stream = line.next().await;
+    let mut body = stream.begin(StatusCode::OK, &[]);
+    waiting.abort();
+    let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+    let reset = tokio::time::timeout(crate::harness::PATIENCE, reset).await;
+    assert_eq!(
+        reset.expect("the stream stays open").unwrap(),
+        Reason::CANCEL
+    );
+    let (answer, ()) = join(get(&mut client, "/raw/next"), async {
+        line.next().await.ok();
+    })
+    .await;
+    assert_eq!(answer.body, "ok");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_holds_up_no_other() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (client, mut line) = acquainted(&lab, &server, 100).await;
+    let mut waiting = Vec::new();
+    // Together more than any window: hyper's own would be shut by the third.
+    for _ in 0..20 {
+        let mut client = client.share();
+        let begun = tokio::spawn(async move {
+            client
+                .begin(Method::GET, "/raw/large", &[], whole(""))
+                .await
+                .unwrap()
+        });
+        let mut body = line.next().await.begin(StatusCode::OK, &[]);
+        body.send_data(vec![0; 4 << 20].into(), true).unwrap();
+        waiting.push(begun.await.unwrap());
+    }
+    // Workers have connections of their own: one of these clients meets the same worker.
+    let mut other: Option<Line> = None;
+    for _ in 0..64 {
+        let mut reader = lab.device().keep(Protocol::Http1).await.unwrap();
+        let answered = tokio::spawn(async move { get(&mut reader, "/raw/m").await.body });
+        let (stream, is_same) = tokio::select! {
+            stream = line.next() => (stream, true),
+            stream = next_elsewhere(&server, &mut other) => (stream, false),
+        };
+        stream.ok();
+        assert_eq!(answered.await.unwrap(), "ok");
+        if is_same {
+            return;
+        }
+    }
+    panic!("no client met the worker");
+}
+
+/// The next request on another connection than the first.
+async fn next_elsewhere(server: &Streams, other: &mut Option<Line>) -> Stream {
+    if other.is_none() {
+        *other = Some(server.accept().await);
+    }
+    other.as_mut().unwrap().next().await
+}
+
+#[tokio::test]
+async fn grpc_streams_both_ways_and_ends_with_trailers() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let mut client: Multiplexed = lab.device().multiplex().await.unwrap();
+    let fields = [("te", "trailers"), ("content-type", "application/grpc")];
+    let request = client.request(Method::POST, None, "/raw/svc/Method", &fields);
+    let answer = async {
+        let mut line = server.accept().await;
+        let mut stream = line.next().await;
+        assert_eq!(stream.all("te"), ["trailers"]);
+        assert_eq!(stream.all("content-type"), ["application/grpc"]);
+        let body = stream.begin(StatusCode::OK, &[("content-type", "application/grpc")]);
+        (line, stream, body)
+    };
+    let (answer, (_line, mut stream, mut body)) = join(client.send(request), answer).await;
+    let (mut answer, mut upload) = answer.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/grpc");
+    // The answer has begun, and the request goes on.
+    for number in 0..5_u8 {
+        let message = Bytes::from(vec![0, 0, 0, 0, 1, number]);
+        upload.send_data(message.clone(), false).unwrap();
+        assert_eq!(stream.data().await.unwrap(), message);
+        body.send_data(message.clone(), false).unwrap();
+        assert_eq!(answer.body_mut().data().await.unwrap().unwrap(), message);
+    }
+    upload.send_data(Bytes::new(), true).unwrap();
+    while stream.data().await.is_some() {}
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    trailers.insert("grpc-message", "fine".parse().unwrap());
+    body.send_trailers(trailers.clone()).unwrap();
+    assert!(answer.body_mut().data().await.is_none());
+    assert_eq!(answer.body_mut().trailers().await.unwrap(), Some(trailers));
+}
+
+#[tokio::test]
+async fn grpc_may_answer_with_trailers_alone() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let fields = [("te", "trailers"), ("content-type", "application/grpc")];
+    let answer = async {
+        let mut line = server.accept().await;
+        let fields = [("content-type", "application/grpc"), ("grpc-status", "12")];
+        line.next().await.end(StatusCode::OK, &fields);
+        line
+    };
+    let request = client.request(Method::POST, "/raw/svc/None", &fields, whole("x"));
+    let (answer, _line) = join(request, answer).await;
+    assert_eq!(answer.unwrap().headers["grpc-status"], "12");
+}
+
+#[tokio::test]
+async fn trailers_are_announced_only_by_those_who_take_them() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    for te in ["gzip", "trailers;q=0", "deflate"] {
+        let (answer, ()) = join(client.get("/raw/m", &[("te", te)]), async {
+            let stream = line.next().await;
+            assert_eq!(stream.all("te"), [""; 0]);
+            stream.ok();
+        })
+        .await;
+        // HTTP/2 allows "trailers" alone (RFC 9113 §8.2.2), and its libraries may insist.
+        if let Ok(answer) = answer {
+            assert_eq!(answer.body, "ok");
+        }
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_go_no_further() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-real-ip", "f0rged".parse().unwrap());
+    trailers.insert("authorization", "Client f0rged".parse().unwrap());
+    let answer = async {
+        let mut line = server.accept().await;
+        let mut stream = line.next().await;
+        assert_eq!(stream.data().await.unwrap(), "hello");
+        while let Some(rest) = stream.data().await {
+            assert_eq!(rest, "");
+        }
+        assert_eq!(stream.trailers().await, None);
+        stream.ok();
+        line
+    };
+    let body = in_parts(vec!["hello".into()], trailers);
+    let (answer, _line) = join(client.request(Method::POST, "/raw/m", &[], body), answer).await;
+    assert_eq!(answer.unwrap().body, "ok");
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_long_is_told_from_a_broken_server() {
+    let server = Streams::start().await;
+    let lines = format!(
+        "{H2}\n[upstreams.raw.ejection]\nfailures = 1\n\
+         [routes.small]\npath = \"/small/\"\nupstream = \"raw\"\nmax_body = \"10B\""
+    );
+    let lab = config(server.address, &lines).start().await;
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let parts = vec![
+        Bytes::from_static(b"12345678"),
+        Bytes::from_static(b"12345678"),
+    ];
+    let body = in_parts(parts, HeaderMap::new());
+    let line = async {
+        let mut line = server.accept().await;
+        let stream = line.next().await;
+        (line, stream)
+    };
+    let (answer, _kept) = join(client.request(Method::POST, "/small/m", &[], body), line).await;
+    assert_eq!(answer.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    let (_, metrics) = lab.admin("/metrics").await;
+    let server = format!("server=\"{}\"", server.address);
+    let line = |line: &&str| line.contains("server_ejections_total") && line.contains(&server);
+    let ejections = metrics
+        .lines()
+        .find(line)
+        .expect("the server has no metrics");
+    assert!(ejections.ends_with(" 0"), "{ejections}");
+}
+
+#[tokio::test]
+async fn events_arrive_before_the_answer_ends() {
+    for protocol in EITHER {
+        let server = Streams::start().await;
+        let lab = lab(&server).await;
+        let mut client = lab.device().keep(protocol).await.unwrap();
+        let begun = async {
+            let mut line = server.accept().await;
+            let fields = [("content-type", "text/event-stream")];
+            let body = line.next().await.begin(StatusCode::OK, &fields);
+            (line, body)
+        };
+        let request = client.begin(Method::GET, "/raw/events", &[], whole(""));
+        let (answer, (_line, mut body)) = join(request, begun).await;
+        let mut answer = answer.unwrap();
+        for number in 0..3 {
+            let event = format!("data: {number}\n\n");
+            body.send_data(event.clone().into(), false).unwrap();
+            let frame = answer.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), event);
+        }
+    }
+}
+
+#[tokio::test]
+async fn websockets_are_opened_by_http_1_there_too() {
+    let server = Scripted::start().await;
+    let lab = config(server.address, H2).start().await;
+    let device = lab.device();
+    let opening = tokio::spawn(async move { device.open_websocket("/raw/ws", &[]).await });
+    let mut peer = server.accept().await;
+    let head = peer.head_as_sent().await;
+    assert!(head.starts_with("GET /raw/ws HTTP/1.1\r\n"), "{head}");
+    peer.say(&crate::harness::scripted::websocket_answer(&head))
+        .await;
+    opening.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn many_clients_are_not_introduced_on_one_connection() {
+    let problem = problem(&format!("{H2}\nproxy_protocol = \"v2\"")).await;
+    assert!(
+        problem.contains("upstreams.raw.proxy_protocol"),
+        "{problem}"
+    );
+    let problem = super::problem("protocol = \"h3\"").await;
+    assert!(problem.contains("upstreams.raw.protocol"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_fails_all_who_wait_for_it() {
+    let closed = Scripted::start().await.address;
+    let lab = config(closed, H2).start().await;
+    let client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let (mut a, mut b, mut c) = (client.share(), client.share(), client.share());
+    let (a, b, c) = join3(
+        get(&mut a, "/raw/1"),
+        get(&mut b, "/raw/2"),
+        get(&mut c, "/raw/3"),
+    )
+    .await;
+    for answer in [a, b, c] {
+        assert_eq!(answer.status, 502);
+    }
+}
