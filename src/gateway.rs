@@ -115,6 +115,7 @@ struct LiveListener {
 #[derive(Debug)]
 struct Live {
     settings: Settings,
+    tokens: Arc<Verifier>,
     gate: Gate,
     /// In the order of the listeners.
     rules: Vec<Arc<Rules>>,
@@ -132,9 +133,10 @@ impl Gateway {
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let policies = load_policies(&settings, &clock)?;
         let initiators = load_initiators(&settings, &clock)?;
-        let tokens = Arc::new(Verifier::load(&settings.tokens)?);
-        let (sockets, addresses) = bind_listeners(&settings)?;
         let metrics = Arc::new(Metrics::default());
+        let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
+        let tokens = Arc::new(tokens);
+        let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
@@ -217,7 +219,7 @@ impl Gateway {
         }
         let policies = load_policies(&settings, &self.shared.clock)?;
         let initiators = load_initiators(&settings, &self.shared.clock)?;
-        let tokens = Arc::new(Verifier::load(&settings.tokens)?);
+        let tokens = self.load_tokens(&settings)?;
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
@@ -271,15 +273,18 @@ impl Gateway {
         self.spawn(move |stop| worker.run(sockets, stop))
     }
 
-    /// Looks after the servers of all upstreams, beside the workers.
+    /// Looks after the servers of all upstreams and the keys of token providers, beside the
+    /// workers.
     fn spawn_keeper(&mut self) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         self.spawn(move |stop| async move {
             while !stop.is_cancelled() {
                 // Dropped, and so aborted, when the settings are replaced.
                 let mut keepers = JoinSet::new();
-                let groups = shared.live.load().groups.clone();
-                for group in groups {
+                let live = shared.live.load_full();
+                let tokens = Arc::clone(&live.tokens);
+                keepers.spawn(async move { tokens.keep().await });
+                for group in live.groups.clone() {
                     keepers.spawn(async move { group.keep().await });
                 }
                 tokio::select! {
@@ -288,6 +293,14 @@ impl Gateway {
                 }
             }
         })
+    }
+
+    fn load_tokens(&self, settings: &Settings) -> Result<Arc<Verifier>, StartError> {
+        let former = Arc::clone(&self.shared.live.load().tokens);
+        let metrics = self.shared.metrics.for_tokens();
+        let clock = &self.shared.clock;
+        let tokens = Verifier::load(&settings.tokens, Some(&former), clock, metrics)?;
+        Ok(Arc::new(tokens))
     }
 
     fn spawn_admin(&mut self, socket: std::net::TcpListener) -> Result<(), StartError> {
@@ -341,7 +354,7 @@ impl Live {
         groups: Vec<Arc<Group>>,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
-        let gate = Gate::new(settings.mode, tokens);
+        let gate = Gate::new(settings.mode, Arc::clone(&tokens));
         let rules = addresses
             .iter()
             .map(|(name, address)| {
@@ -357,6 +370,7 @@ impl Live {
         Self {
             groups,
             settings,
+            tokens,
             gate,
             rules,
             initiators,
@@ -420,7 +434,7 @@ fn load_initiators(
 /// Everything that is wrong with the files that the settings name, each fault once.
 pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     let mut known = HashSet::new();
-    let mut problems: Vec<StartError> = Verifier::problems(&settings.tokens)
+    let mut problems: Vec<StartError> = Verifier::problems(&settings.tokens, clock)
         .into_iter()
         .map(StartError::from)
         .collect();

@@ -29,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod fetch;
 pub mod gateway;
 pub mod host;
 pub mod http;

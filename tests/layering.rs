@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Each row may import from those before it; on a row rooms are strangers, except along arrows.
 const ROWS: &[&[&str]] = &[
     &["secret", "clock", "host"],
-    &["telemetry", "relay"],
+    &["telemetry", "relay", "fetch"],
     &["listener", "tls", "token", "route", "upstream"],
     &["identity"],
     &["credential"],

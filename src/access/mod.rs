@@ -63,12 +63,12 @@ impl Gate {
                 Ok(Admission::new(credential))
             }
             Requirement::User => {
-                let user = self.user(presented, now).await?;
+                let user = self.user(connection, presented, now).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any if self.presents_token(presented) => {
                 // A token that does not hold is refused, whoever else the client may be.
-                let user = self.user(presented, now).await?;
+                let user = self.user(connection, presented, now).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any => match self.client(connection, presented, now) {
@@ -79,7 +79,7 @@ impl Gate {
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
                 let credential = self.client(connection, &others, now)?;
-                let user = self.user(&tokens, now).await?;
+                let user = self.user(connection, &tokens, now).await?;
                 Ok(Admission::new(credential).with_user(user))
             }
         }

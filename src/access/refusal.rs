@@ -42,6 +42,9 @@ pub enum Refusal {
     /// Its token does not hold.
     #[error(transparent)]
     Token(#[from] Flaw),
+    /// Its token is bound to a certificate that this connection has not shown (RFC 8705 §3).
+    #[error("the token is bound to another client certificate")]
+    TokenBinding,
     /// It is known neither as a client nor by a token.
     #[error("neither a client nor a bearer token")]
     Nobody,
@@ -63,6 +66,7 @@ impl Refusal {
             Self::NotAToken(_) => "not_a_token",
             Self::TokenConflict => "token_conflict",
             Self::Token(flaw) => flaw.code(),
+            Self::TokenBinding => "token_binding",
             Self::Nobody => "nobody",
         }
     }

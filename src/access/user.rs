@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gate, Refusal};
+use super::{Connection, Gate, Refusal};
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::secret::Secret;
 use crate::token::{VerifiedToken, Verifier};
@@ -16,7 +16,12 @@ pub(super) struct User {
 
 impl Gate {
     /// The user whose token is all that is presented.
-    pub(super) async fn user(&self, presented: &Presented, now: u64) -> Result<User, Refusal> {
+    pub(super) async fn user(
+        &self,
+        connection: &Connection,
+        presented: &Presented,
+        now: u64,
+    ) -> Result<User, Refusal> {
         let (first, others) = presented.claims().split_first().ok_or(Refusal::NoToken)?;
         let bearer = self.bearer(first).ok_or(Refusal::NotAToken(first.source))?;
         for other in others {
@@ -26,9 +31,13 @@ impl Gate {
             }
         }
         let token = self.tokens.verify(bearer, now).await?;
+        // Every time: what is remembered of a token holds for whoever may present it.
+        if !is_bound_to(&token, connection) {
+            return Err(Refusal::TokenBinding);
+        }
         Ok(User {
             bearer: bearer.clone(),
-            token: Arc::new(token),
+            token,
         })
     }
 
@@ -46,6 +55,12 @@ impl Gate {
     fn bearer<'a>(&self, claim: &'a Claim) -> Option<&'a Secret> {
         bearer(claim, &self.tokens)
     }
+}
+
+/// RFC 8705 §3: whether `token` may be presented on `connection`.
+fn is_bound_to(token: &VerifiedToken, connection: &Connection) -> bool {
+    let bound = token.certificate();
+    bound.is_none_or(|bound| connection.fingerprint() == Some(bound))
 }
 
 /// The token of a claim. A password says nothing of its kind, so there its form decides.

@@ -4,18 +4,105 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::document::Section;
-use super::value::{Raw, boolean, duration, list, one_of, size, text};
+use super::value::{Raw, boolean, count, duration, list, one_of, size, text};
+use crate::fetch::{self, Url};
 use crate::secret::Secret;
-use crate::token::{Algorithm, KeySource, ProviderSettings, Rules, Settings};
+use crate::token::{
+    Algorithm, CacheSettings, KeySource, Location, ProviderSettings, RemoteSettings, Rules,
+    Settings,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Where a provider's keys come from.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Secret,
     Pem,
+    JwksFile,
+    Jwks,
+    Oidc,
 }
 
-const KINDS: &[(&str, Kind)] = &[("secret", Kind::Secret), ("pem", Kind::Pem)];
+const KINDS: &[(&str, Kind)] = &[
+    ("secret", Kind::Secret),
+    ("pem", Kind::Pem),
+    ("jwks_file", Kind::JwksFile),
+    ("jwks", Kind::Jwks),
+    ("oidc", Kind::Oidc),
+];
+
+/// What a platform's tokens are like, so that not every key has to be written down.
+#[derive(Debug, Clone, Copy)]
+enum Profile {
+    /// None in particular.
+    None,
+    /// SuperMQ until 0.18: HS512 with a shared secret.
+    SupermqHs,
+    /// SuperMQ from 0.19: `EdDSA`, published by its auth service.
+    SupermqJwks,
+    /// Atom: ES256, published at `/.well-known/jwks.json`.
+    Atom,
+}
+
+const PROFILES: &[(&str, Profile)] = &[
+    ("none", Profile::None),
+    ("supermq-hs", Profile::SupermqHs),
+    ("supermq-jwks", Profile::SupermqJwks),
+    ("atom", Profile::Atom),
+];
+
+/// What a profile says where the configuration does not.
+struct Defaults {
+    kind: Option<Kind>,
+    issuers: Option<&'static [&'static str]>,
+    audiences: &'static [&'static str],
+    subject_claims: &'static [&'static str],
+    types: &'static [&'static str],
+    require_type: bool,
+    algorithms: Option<Algorithm>,
+}
+
+impl Profile {
+    fn defaults(self) -> Defaults {
+        let none = Defaults {
+            kind: None,
+            issuers: None,
+            audiences: &[],
+            subject_claims: &["sub"],
+            types: &["0", "access"],
+            require_type: false,
+            algorithms: None,
+        };
+        let supermq = Defaults {
+            issuers: Some(&["supermq.auth"]),
+            subject_claims: &["sub", "user"],
+            types: &["0"],
+            require_type: true,
+            ..none
+        };
+        match self {
+            Self::None => none,
+            Self::SupermqHs => Defaults {
+                kind: Some(Kind::Secret),
+                algorithms: Some(Algorithm::Hs512),
+                ..supermq
+            },
+            Self::SupermqJwks => Defaults {
+                kind: Some(Kind::Jwks),
+                algorithms: Some(Algorithm::EdDsa),
+                ..supermq
+            },
+            Self::Atom => Defaults {
+                kind: Some(Kind::Jwks),
+                algorithms: Some(Algorithm::Es256),
+                audiences: &["magistrala"],
+                ..none
+            },
+        }
+    }
+}
 
 /// What tokens must be, and whose they may be.
 pub(super) fn tokens(root: &Section<'_, '_>, base: &Path) -> Settings {
@@ -26,9 +113,20 @@ pub(super) fn tokens(root: &Section<'_, '_>, base: &Path) -> Settings {
         amount @ 1..=MOST => Ok(amount),
         _ => Err(format!("must be from 1B to {MOST}B")),
     });
+    let entries = |name, default| {
+        let number: usize = section.read(name, default, count(0..=100_000_000));
+        u64::try_from(number).unwrap_or(u64::MAX)
+    };
+    let cache = CacheSettings {
+        entries: entries("cache_entries", 100_000),
+        ttl: section.read("cache_ttl", 300 * SECOND, duration),
+        refused_entries: entries("refused_entries", 10_000),
+        refused_ttl: section.read("refused_ttl", 30 * SECOND, duration),
+    };
     section.finish();
     Settings {
         max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
+        cache,
         providers: providers(root, base),
     }
 }
@@ -45,20 +143,37 @@ fn providers(root: &Section<'_, '_>, base: &Path) -> Vec<ProviderSettings> {
 }
 
 fn provider(section: &Section<'_, '_>, name: String, base: &Path) -> Option<ProviderSettings> {
-    let kind = section.read_required("kind", one_of(KINDS));
-    let issuers = section.read_required("issuers", at_least_one);
+    let profile = section.read("profile", Profile::None, one_of(PROFILES));
+    let defaults = profile.defaults();
+    let kind = match defaults.kind {
+        Some(kind) => Some(section.read("kind", kind, one_of(KINDS))),
+        None => section.read_required("kind", one_of(KINDS)),
+    };
+    let issuers = match defaults.issuers {
+        Some(issuers) => Some(section.read("issuers", owned(issuers), at_least_one)),
+        None => section.read_required("issuers", at_least_one),
+    };
     let rules = Rules {
-        audiences: section.read("audiences", vec![], list),
-        leeway: section.read("leeway", Duration::from_secs(30), duration),
+        audiences: section.read("audiences", owned(defaults.audiences), list),
+        leeway: section.read("leeway", 30 * SECOND, duration),
         allow_no_expiry: section.read("danger_accept_without_exp", false, boolean),
-        subject_claims: section.read("subject_claims", vec!["sub".to_owned()], list),
+        subject_claims: section.read("subject_claims", owned(defaults.subject_claims), list),
         kind_claim: section.read("type_claim", "type".to_owned(), text),
-        kinds: section.read("types", vec!["0".to_owned(), "access".to_owned()], list),
-        require_kind: section.read("require_type", false, boolean),
+        kinds: section.read("types", owned(defaults.types), list),
+        require_kind: section.read("require_type", defaults.require_type, boolean),
     };
     let source = match kind? {
-        Kind::Secret => shared_secret(section),
+        Kind::Secret => shared_secret(section, &defaults),
         Kind::Pem => pem(section, base),
+        Kind::JwksFile => jwks_file(section, &defaults, base),
+        Kind::Jwks => {
+            let url = section.read_required("url", url);
+            remote(section, &defaults, base, url.map(Location::Jwks))
+        }
+        Kind::Oidc => {
+            let location = discovery(section, issuers.as_deref().unwrap_or_default());
+            remote(section, &defaults, base, location)
+        }
     };
     Some(ProviderSettings {
         name,
@@ -68,10 +183,11 @@ fn provider(section: &Section<'_, '_>, name: String, base: &Path) -> Option<Prov
     })
 }
 
-fn shared_secret(section: &Section<'_, '_>) -> Option<KeySource> {
+fn shared_secret(section: &Section<'_, '_>, defaults: &Defaults) -> Option<KeySource> {
     let secret = section.read_required("secret", |raw| text(raw).map(Secret::new));
     let key_id = section.read_optional("key_id", text);
-    let chosen = section.read("algorithms", vec![Algorithm::Hs512], algorithms);
+    let default = vec![defaults.algorithms.unwrap_or(Algorithm::Hs512)];
+    let chosen = section.read("algorithms", default, algorithms);
     let &[algorithm] = chosen.as_slice() else {
         section.problem(
             "algorithms",
@@ -80,10 +196,8 @@ fn shared_secret(section: &Section<'_, '_>) -> Option<KeySource> {
         return None;
     };
     if !algorithm.is_symmetric() {
-        section.problem(
-            "algorithms",
-            "must be HS256, HS384 or HS512 where kind = \"secret\"",
-        );
+        let message = "must be HS256, HS384 or HS512 where kind = \"secret\"";
+        section.problem("algorithms", message);
     }
     Some(KeySource::Secret {
         secret: secret?,
@@ -95,15 +209,113 @@ fn shared_secret(section: &Section<'_, '_>) -> Option<KeySource> {
 fn pem(section: &Section<'_, '_>, base: &Path) -> Option<KeySource> {
     let files = section.read_required("key_files", at_least_one);
     let algorithms = section.read_required("algorithms", algorithms)?;
-    if algorithms.iter().any(|algorithm| algorithm.is_symmetric()) {
-        let message = "must not be HS256, HS384 or HS512 where kind = \"pem\": everybody may know a \
-                       public key, and could sign with it";
-        section.problem("algorithms", message);
-    }
+    refuse_symmetric(section, &algorithms);
     Some(KeySource::Pem {
         files: files?.into_iter().map(|file| base.join(file)).collect(),
         algorithms,
     })
+}
+
+fn jwks_file(section: &Section<'_, '_>, defaults: &Defaults, base: &Path) -> Option<KeySource> {
+    let file = section.read_required("key_set", |raw| Ok(base.join(text(raw)?)));
+    Some(KeySource::JwksFile {
+        file: file?,
+        algorithms: published_algorithms(section, defaults),
+    })
+}
+
+fn remote(
+    section: &Section<'_, '_>,
+    defaults: &Defaults,
+    base: &Path,
+    location: Option<Location>,
+) -> Option<KeySource> {
+    /// No issuer has as many keys.
+    const MOST: usize = 512 << 10;
+    let path = |raw| Ok(base.join(text(raw)?));
+    let settings = RemoteSettings {
+        algorithms: published_algorithms(section, defaults),
+        refresh: section.read("refresh", HOUR, duration),
+        min_refresh: section.read("min_refresh", 30 * SECOND, duration),
+        stale_for: section.read("stale_for", 24 * HOUR, duration),
+        keep_in: section.read_optional("keep_in", path),
+        fetch: fetch::Settings {
+            timeout: section.read("timeout", 5 * SECOND, duration),
+            max_size: MOST,
+            ca: section.read("ca", vec![], |raw| {
+                Ok(list(raw)?.into_iter().map(|file| base.join(file)).collect())
+            }),
+            allow_http: section.read("danger_allow_http", false, boolean),
+        },
+        location: location?,
+    };
+    let (Location::Jwks(url) | Location::Discovery { url, .. }) = &settings.location;
+    if url.scheme() == "http" && !settings.fetch.allow_http {
+        let message = "is false, but the keys would come by http, where anybody can change them";
+        section.problem("danger_allow_http", message);
+    }
+    if settings.min_refresh > settings.refresh {
+        section.problem("min_refresh", "must not be longer than refresh");
+    }
+    Some(KeySource::Remote(Box::new(settings)))
+}
+
+/// The configuration of the one issuer (OpenID Connect Discovery 1.0 §4).
+fn discovery(section: &Section<'_, '_>, issuers: &[String]) -> Option<Location> {
+    let [issuer] = issuers else {
+        section.problem(
+            "issuers",
+            "must be one, the issuer's URL, where kind = \"oidc\"",
+        );
+        return None;
+    };
+    let address = format!(
+        "{}/.well-known/openid-configuration",
+        issuer.trim_end_matches('/')
+    );
+    match url(Raw::Text(address)) {
+        Ok(url) => Some(Location::Discovery {
+            issuer: issuer.clone(),
+            url,
+        }),
+        Err(_) => {
+            section.problem("issuers", format!("\"{issuer}\" is no http(s) URL"));
+            None
+        }
+    }
+}
+
+/// The algorithms that published keys may be for: every one for which no secret is needed.
+fn published_algorithms(section: &Section<'_, '_>, defaults: &Defaults) -> Vec<Algorithm> {
+    let all = Algorithm::ALL.iter().map(|(_, algorithm)| *algorithm);
+    let default = match defaults.algorithms {
+        Some(algorithm) => vec![algorithm],
+        None => all.filter(|algorithm| !algorithm.is_symmetric()).collect(),
+    };
+    let chosen = section.read("algorithms", default, algorithms);
+    refuse_symmetric(section, &chosen);
+    chosen
+}
+
+fn refuse_symmetric(section: &Section<'_, '_>, algorithms: &[Algorithm]) {
+    if algorithms.iter().any(|algorithm| algorithm.is_symmetric()) {
+        let message = "must not be HS256, HS384 or HS512 but where kind = \"secret\": everybody may \
+                       know a public key, and could sign with it";
+        section.problem("algorithms", message);
+    }
+}
+
+fn url(raw: Raw) -> Result<Url, String> {
+    let text = text(raw)?;
+    let url = Url::parse(&text).map_err(|error| format!("\"{text}\": {error}"))?;
+    if !matches!(url.scheme(), "https" | "http") || !url.username().is_empty() {
+        return Err(format!("\"{text}\" is no http(s) URL without a user name"));
+    }
+    Ok(url)
+}
+
+fn owned(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
 }
 
 fn at_least_one(raw: Raw) -> Result<Vec<String>, String> {

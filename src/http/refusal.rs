@@ -17,6 +17,7 @@ use super::head_scan::Offence;
 use super::headers::X_REQUEST_ID;
 use super::target::TargetError;
 use crate::access::Refusal;
+use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::OpeningError;
 
@@ -116,7 +117,10 @@ impl Failure {
 
     /// Whether the cause lies behind the gateway, where its operator can mend it.
     pub(super) fn is_upstreams(&self) -> bool {
-        matches!(self, Self::Upstream(_) | Self::BadUpgrade)
+        matches!(
+            self,
+            Self::Upstream(_) | Self::BadUpgrade | Self::Refused(Refusal::Token(Flaw::Unavailable))
+        )
     }
 
     /// Whether what follows on the connection can no longer be told apart from this request.
@@ -202,12 +206,18 @@ fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
 /// Two answers for all refusals: who you are is not known, or it is and does not suffice.
 fn refused(refusal: &Refusal) -> Outcome {
     match refusal {
+        // Not the client's fault, and not for the client to mend.
+        Refusal::Token(Flaw::Unavailable) => Outcome {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "unavailable",
+        },
         Refusal::NoCertificate
         | Refusal::NoCredential
         | Refusal::MalformedCredential(_)
         | Refusal::NoToken
         | Refusal::NotAToken(_)
         | Refusal::Token(_)
+        | Refusal::TokenBinding
         | Refusal::Nobody => Outcome {
             status: StatusCode::UNAUTHORIZED,
             code: "unauthenticated",
@@ -234,7 +244,9 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
             &[CLIENT]
         }
         Refusal::NoToken | Refusal::NotAToken(_) => &[BEARER],
-        Refusal::Token(_) => &[INVALID],
+        Refusal::Token(Flaw::Unavailable) => &[],
+        // RFC 8705 §3: a token that is bound elsewhere is an invalid one.
+        Refusal::Token(_) | Refusal::TokenBinding => &[INVALID],
         Refusal::Nobody => &[CLIENT, BEARER],
         Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired

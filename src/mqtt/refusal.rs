@@ -11,6 +11,7 @@ use super::codec::{
     connack_v5,
 };
 use crate::access::Refusal;
+use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::DialError;
 
@@ -137,7 +138,11 @@ impl Failure {
     pub(super) fn is_upstreams(&self) -> bool {
         matches!(
             self,
-            Self::Broker(_) | Self::BrokerOpening(_) | Self::BrokerSilent | Self::BrokerBroken(_)
+            Self::Broker(_)
+                | Self::BrokerOpening(_)
+                | Self::BrokerSilent
+                | Self::BrokerBroken(_)
+                | Self::Refused(Refusal::Token(Flaw::Unavailable))
         )
     }
 }
@@ -145,11 +150,16 @@ impl Failure {
 /// Two answers for all refusals, as in HTTP: who you are is not known, or it does not suffice.
 fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
     match refusal {
+        Refusal::Token(Flaw::Unavailable) => (
+            ConnackReason::ServerUnavailable,
+            ReturnCode::ServerUnavailable,
+        ),
         Refusal::NoCredential
         | Refusal::MalformedCredential(_)
         | Refusal::NoToken
         | Refusal::NotAToken(_)
         | Refusal::Token(_)
+        | Refusal::TokenBinding
         | Refusal::Nobody => (
             ConnackReason::BadUserNameOrPassword,
             ReturnCode::BadUserNameOrPassword,

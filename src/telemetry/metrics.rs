@@ -28,6 +28,8 @@ pub struct Metrics {
     servers_busy: Family<ServerLabels, Gauge>,
     server_failures: Family<ServerLabels, Counter>,
     server_ejections: Family<ServerLabels, Counter>,
+    tokens: Family<TokenLabel, Counter>,
+    token_evictions: Counter,
     /// WebSockets open now.
     pub websockets_active: Gauge,
     /// MQTT sessions open now.
@@ -79,6 +81,11 @@ struct RefusalLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabel {
     result: &'static str,
 }
@@ -117,6 +124,19 @@ impl ListenerMetrics {
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes[result as usize].inc();
     }
+}
+
+/// The metrics of tokens, looked up once.
+#[derive(Debug, Clone, Default)]
+pub struct TokenMetrics {
+    /// Tokens that were known already.
+    pub hits: Counter,
+    /// Tokens that were known as bad.
+    pub refused_hits: Counter,
+    /// Tokens that were verified anew.
+    pub misses: Counter,
+    /// Tokens that were forgotten to make room.
+    pub evictions: Counter,
 }
 
 /// The metrics of one route, looked up once: counting is then a few additions.
@@ -163,6 +183,8 @@ impl Default for Metrics {
             servers_busy: Family::default(),
             server_failures: Family::default(),
             server_ejections: Family::default(),
+            tokens: Family::default(),
+            token_evictions: Counter::default(),
             websockets_active: Gauge::default(),
             mqtt_sessions_active: Gauge::default(),
             access_log_dropped: Counter::default(),
@@ -241,6 +263,16 @@ impl Metrics {
             self.reloads.clone(),
         );
         r.register(
+            "token_lookups",
+            "Tokens that were known already, known as bad, or verified anew",
+            self.tokens.clone(),
+        );
+        r.register(
+            "token_evictions",
+            "Tokens forgotten to make room for others",
+            self.token_evictions.clone(),
+        );
+        r.register(
             "access_log_dropped",
             "Access log lines dropped because their reader was too slow",
             self.access_log_dropped.clone(),
@@ -305,6 +337,18 @@ impl Metrics {
         self.servers_busy.remove(&labels);
         self.server_failures.remove(&labels);
         self.server_ejections.remove(&labels);
+    }
+
+    /// The metrics of tokens.
+    #[must_use]
+    pub fn for_tokens(&self) -> TokenMetrics {
+        let counter = |result| self.tokens.get_or_create_owned(&TokenLabel { result });
+        TokenMetrics {
+            hits: counter("hit"),
+            refused_hits: counter("refused_hit"),
+            misses: counter("miss"),
+            evictions: self.token_evictions.clone(),
+        }
     }
 
     /// Counts a request that was refused or failed for `reason`, a stable name.

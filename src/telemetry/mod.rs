@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access_log::{AccessLog, AccessRecord};
-pub use metrics::{HandshakeResult, ListenerMetrics, Metrics, RequestMetrics, ServerMetrics};
+pub use metrics::{
+    HandshakeResult, ListenerMetrics, Metrics, RequestMetrics, ServerMetrics, TokenMetrics,
+};
 
 /// How much the operational log says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! What a token says, once its signature holds: for how long, for whom, and what it is at all
 //! (RFC 7519 §4.1, RFC 8725 §3.8 to §3.12).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::flaw::Flaw;
@@ -41,6 +43,25 @@ pub(super) fn subject(
         Value::String(subject) if !subject.is_empty() => Ok(Some(subject.clone())),
         _ => Err(Flaw::Subject),
     }
+}
+
+/// The certificate that a token is bound to, by the SHA-256 of its DER in lower-case hexadecimal
+/// (RFC 8705 §3.1).
+pub(super) fn certificate(claims: &Map<String, Value>) -> Result<Option<String>, Flaw> {
+    let Some(confirmation) = claims.get("cnf") else {
+        return Ok(None);
+    };
+    let confirmation = confirmation.as_object().ok_or(Flaw::Confirmation)?;
+    // Whoever binds a token to something else expects that to be proven (RFC 7800 §3.1).
+    let Some(Value::String(thumbprint)) = confirmation.get("x5t#S256") else {
+        return Err(Flaw::Confirmation);
+    };
+    let decoded = URL_SAFE_NO_PAD.decode(thumbprint).ok();
+    let digest = decoded.filter(|digest| digest.len() == 32 && confirmation.len() == 1);
+    let digest = digest.ok_or(Flaw::Confirmation)?;
+    Ok(Some(
+        digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
 }
 
 fn check_times(claims: &Map<String, Value>, rules: &Rules, now: u64) -> Result<Option<u64>, Flaw> {

@@ -91,7 +91,13 @@ pub enum Flaw {
     /// It is a refresh, recovery, invitation or identity token, or does not say what it is.
     #[error("the token is no access token")]
     Kind,
-    /// The subject is not a string, or absent where it is demanded.
+    /// `cnf` binds it to something else than a certificate, or to more than that.
+    #[error("the token is bound to something that is not proven here")]
+    Confirmation,
+    /// The keys to verify it with cannot be had now.
+    #[error("the provider's keys cannot be had")]
+    Unavailable,
+    /// The subject is not a string, or empty.
     #[error("the token names no subject")]
     Subject,
 }
@@ -127,6 +133,8 @@ impl Flaw {
             Self::Audience => "token_audience",
             Self::Kind => "token_kind",
             Self::Subject => "token_no_subject",
+            Self::Confirmation => "token_confirmation",
+            Self::Unavailable => "token_keys_unavailable",
         }
     }
 }

@@ -5,29 +5,44 @@
 //! key has its algorithm: nothing else in a token says how it is to be believed (RFC 8725). What a
 //! verified token allows is decided elsewhere, and neither HTTP nor MQTT is known here.
 
+mod cache;
 mod claims;
 mod flaw;
 mod json;
+mod jwks;
 mod jwt;
 mod key;
 mod provider;
+mod remote;
 mod verified;
 
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+pub use cache::CacheSettings;
 pub use flaw::{Flaw, Part};
+pub use jwks::JwksError;
 pub use key::{Algorithm, KeyError};
 pub use provider::{KeySource, ProviderError, ProviderSettings, Rules};
+pub use remote::{Location, RemoteSettings};
 pub use verified::VerifiedToken;
 
+use cache::{Cache, Known};
 use jwt::Jwt;
 use provider::Provider;
 
+use crate::clock::Clock;
 use crate::secret::Secret;
+use crate::telemetry::TokenMetrics;
 
-/// Whose tokens are believed, and how long they may be.
+/// Whose tokens are believed, how long they may be, and how long they are remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Most bytes of a token.
     pub max_size: usize,
+    /// What is remembered of tokens.
+    pub cache: CacheSettings,
     /// The providers.
     pub providers: Vec<ProviderSettings>,
 }
@@ -37,26 +52,48 @@ pub struct Settings {
 pub struct Verifier {
     max_size: usize,
     providers: Vec<Provider>,
+    cache: Cache,
 }
 
 impl Verifier {
-    /// Reads every provider's keys.
+    /// Reads every provider's keys. What `former` has fetched already is taken over, where it is
+    /// still asked for.
     ///
     /// # Errors
     /// [`ProviderError`] for the first that cannot be used.
-    pub fn load(settings: &Settings) -> Result<Self, ProviderError> {
-        let providers = settings.providers.iter().map(Provider::load);
+    pub fn load(
+        settings: &Settings,
+        former: Option<&Self>,
+        clock: &Arc<dyn Clock>,
+        metrics: TokenMetrics,
+    ) -> Result<Self, ProviderError> {
+        let former = former.map_or(&[][..], |former| &former.providers);
+        let load = |settings| Provider::load(settings, former, clock);
         Ok(Self {
             max_size: settings.max_size,
-            providers: providers.collect::<Result<_, _>>()?,
+            providers: settings
+                .providers
+                .iter()
+                .map(load)
+                .collect::<Result<_, _>>()?,
+            cache: Cache::new(&settings.cache, metrics),
         })
     }
 
     /// Everything that is wrong with the providers of `settings`.
     #[must_use]
-    pub fn problems(settings: &Settings) -> Vec<ProviderError> {
-        let outcomes = settings.providers.iter().map(Provider::load);
+    pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<ProviderError> {
+        let load = |settings| Provider::load(settings, &[], clock);
+        let outcomes = settings.providers.iter().map(load);
         outcomes.filter_map(Result::err).collect()
+    }
+
+    /// Keeps the keys fresh that are fetched from elsewhere, until it is dropped.
+    pub async fn keep(&self) {
+        let remotes = self.providers.iter().filter_map(Provider::remote);
+        let mut keepers: JoinSet<()> = remotes.map(|remote| Arc::clone(remote).keep()).collect();
+        while keepers.join_next().await.is_some() {}
+        std::future::pending().await
     }
 
     /// Whether `text` has the form of a token rather than of a client secret, for places that can
@@ -66,21 +103,48 @@ impl Verifier {
         !self.providers.is_empty() && jwt::is_plausible(text)
     }
 
-    /// Verifies `token` at `now` (seconds since the Unix epoch).
+    /// Verifies `token` at `now` (seconds since the Unix epoch). Cancel-safe.
     ///
     /// # Errors
     /// [`Flaw`] says what is wrong with it.
-    pub async fn verify(&self, token: &Secret, now: u64) -> Result<VerifiedToken, Flaw> {
+    pub async fn verify(&self, token: &Secret, now: u64) -> Result<Arc<VerifiedToken>, Flaw> {
         let token = token.expose();
         if token.len() > self.max_size {
             return Err(Flaw::TooLarge);
         }
+        let generation = self.generation();
+        let verify = async {
+            let (token, until) = self.verify_anew(token, now).await?;
+            Ok(Known {
+                token: Arc::new(token),
+                generation,
+                until,
+            })
+        };
+        self.cache.recall(token, generation, now, verify).await
+    }
+
+    /// Changes when any provider's keys do.
+    fn generation(&self) -> u64 {
+        self.providers.iter().map(Provider::generation).sum()
+    }
+
+    /// The token, and when it ends.
+    async fn verify_anew(
+        &self,
+        token: &str,
+        now: u64,
+    ) -> Result<(VerifiedToken, Option<u64>), Flaw> {
         let jwt = Jwt::parse(token)?;
         let issuer = claims::issuer(&jwt.claims)?;
         let mut flaw = Flaw::UnknownIssuer;
         for provider in self.providers.iter().filter(|provider| provider.is(issuer)) {
-            match provider.check_signature(&jwt) {
-                Ok(()) => return provider.believe(jwt, now),
+            match provider.check_signature(&jwt, now).await {
+                Ok(()) => {
+                    let token = provider.believe(jwt, now)?;
+                    let until = provider.until(&token);
+                    return Ok((token, until));
+                }
                 Err(Flaw::UnknownKey) if flaw != Flaw::UnknownIssuer => {}
                 Err(found) => flaw = found,
             }

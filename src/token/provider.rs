@@ -1,7 +1,7 @@
 //! [`Provider`]: somebody whose tokens are believed, with the keys to know them by and the rules
 //! that they must keep.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,13 @@ use thiserror::Error;
 
 use super::claims;
 use super::flaw::Flaw;
+use super::jwks::{self, JwksError};
 use super::jwt::Jwt;
 use super::key::{Algorithm, Key, KeyError};
+use super::remote::{Remote, RemoteSettings};
 use super::verified::VerifiedToken;
+use crate::clock::Clock;
+use crate::fetch::FetcherError;
 use crate::secret::Secret;
 
 /// A provider as configured.
@@ -46,6 +50,15 @@ pub enum KeySource {
         /// The algorithms, all of one kind of key.
         algorithms: Vec<Algorithm>,
     },
+    /// A file that holds a JSON Web Key Set.
+    JwksFile {
+        /// The file.
+        file: PathBuf,
+        /// The algorithms that its keys may be for.
+        algorithms: Vec<Algorithm>,
+    },
+    /// What the issuer publishes.
+    Remote(Box<RemoteSettings>),
 }
 
 /// What tokens must keep beside their signature.
@@ -98,6 +111,24 @@ pub enum ProviderError {
         /// What is wrong.
         source: KeyError,
     },
+    /// A file holds no key set, or a key in it verifies nothing.
+    #[error("providers.{provider}: {path}: {source}")]
+    KeySet {
+        /// The provider's name.
+        provider: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: JwksError,
+    },
+    /// Its keys cannot be fetched from anywhere.
+    #[error("providers.{provider}.ca: {source}")]
+    Fetcher {
+        /// The provider's name.
+        provider: String,
+        /// What is wrong.
+        source: FetcherError,
+    },
 }
 
 /// A provider with its keys.
@@ -106,16 +137,38 @@ pub(super) struct Provider {
     name: Arc<str>,
     issuers: Vec<String>,
     rules: Rules,
-    keys: Vec<Key>,
+    keys: KeyStore,
+}
+
+/// Where a provider has its keys.
+#[derive(Debug)]
+pub(super) enum KeyStore {
+    /// Here, for as long as the settings are in force.
+    Fixed(Vec<Key>),
+    /// With its issuer.
+    Remote(Arc<Remote>),
 }
 
 impl Provider {
-    /// Reads the keys; any that is of no use is an error.
-    pub(super) fn load(settings: &ProviderSettings) -> Result<Self, ProviderError> {
-        Ok(Self::with_keys(settings, load_keys(settings)?))
+    /// Reads the keys; any that is of no use is an error. A provider among `former` whose keys come
+    /// from the same place lends those that it has.
+    pub(super) fn load(
+        settings: &ProviderSettings,
+        former: &[Self],
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, ProviderError> {
+        let keys = match &settings.source {
+            KeySource::Remote(remote) => {
+                KeyStore::Remote(load_remote(&settings.name, remote, former, clock)?)
+            }
+            KeySource::Secret { .. } | KeySource::Pem { .. } | KeySource::JwksFile { .. } => {
+                KeyStore::Fixed(load_keys(settings)?)
+            }
+        };
+        Ok(Self::with_keys(settings, keys))
     }
 
-    pub(super) fn with_keys(settings: &ProviderSettings, keys: Vec<Key>) -> Self {
+    pub(super) fn with_keys(settings: &ProviderSettings, keys: KeyStore) -> Self {
         Self {
             name: settings.name.as_str().into(),
             issuers: settings.issuers.clone(),
@@ -129,29 +182,87 @@ impl Provider {
         self.issuers.iter().any(|known| known == issuer)
     }
 
+    /// Where its keys are fetched from, if they are.
+    pub(super) fn remote(&self) -> Option<&Arc<Remote>> {
+        match &self.keys {
+            KeyStore::Fixed(_) => None,
+            KeyStore::Remote(remote) => Some(remote),
+        }
+    }
+
+    /// Changes with its keys.
+    pub(super) fn generation(&self) -> u64 {
+        self.remote().map_or(0, |remote| remote.generation())
+    }
+
     /// Believes `jwt`, whose signature holds, or says what is wrong with it.
     pub(super) fn believe(&self, jwt: Jwt<'_>, now: u64) -> Result<VerifiedToken, Flaw> {
         let expires = claims::check(&jwt.claims, &self.rules, now)?;
-        let subject = claims::subject(&jwt.claims, &self.rules.subject_claims)?;
-        let name = Arc::clone(&self.name);
-        Ok(VerifiedToken::new(name, subject, expires, jwt.claims))
+        Ok(VerifiedToken {
+            provider: Arc::clone(&self.name),
+            subject: claims::subject(&jwt.claims, &self.rules.subject_claims)?,
+            expires,
+            certificate: claims::certificate(&jwt.claims)?,
+            claims: jwt.claims,
+        })
     }
 
-    /// Whether one of its keys has signed `jwt`.
-    pub(super) fn check_signature(&self, jwt: &Jwt<'_>) -> Result<(), Flaw> {
-        let named = |key: &&Key| key.id.is_none() || key.id == jwt.key_id;
-        let mut flaw = Flaw::UnknownKey;
-        for key in self.keys.iter().filter(named) {
-            if key.verifies(jwt.algorithm, jwt.message, &jwt.signature) {
-                return Ok(());
-            }
-            flaw = match (flaw, key.is_for(jwt.algorithm)) {
-                (_, true) | (Flaw::Signature, false) => Flaw::Signature,
-                (_, false) => Flaw::WrongAlgorithm,
-            };
-        }
-        Err(flaw)
+    /// The first second at which `token` is no longer accepted.
+    pub(super) fn until(&self, token: &VerifiedToken) -> Option<u64> {
+        let expires = token.expires()?;
+        Some(expires + self.rules.leeway.as_secs())
     }
+
+    /// Whether one of its keys has signed `jwt`. A key that it has not may have been published since
+    /// keys were last fetched, so that is looked for once, if it is time.
+    pub(super) async fn check_signature(&self, jwt: &Jwt<'_>, now: u64) -> Result<(), Flaw> {
+        let remote = match &self.keys {
+            KeyStore::Fixed(keys) => return check_signature(keys, jwt),
+            KeyStore::Remote(remote) => remote,
+        };
+        match remote.keys(now).map(|keys| check_signature(&keys, jwt)) {
+            None => {}
+            Some(Err(Flaw::UnknownKey)) if jwt.key_id.is_some() => {}
+            Some(outcome) => return outcome,
+        }
+        remote.renew().await;
+        let keys = remote.keys(now).ok_or(Flaw::Unavailable)?;
+        check_signature(&keys, jwt)
+    }
+}
+
+fn check_signature(keys: &[Key], jwt: &Jwt<'_>) -> Result<(), Flaw> {
+    let named = |key: &&Key| key.id.is_none() || key.id == jwt.key_id;
+    let mut flaw = Flaw::UnknownKey;
+    for key in keys.iter().filter(named) {
+        if key.verifies(jwt.algorithm, jwt.message, &jwt.signature) {
+            return Ok(());
+        }
+        flaw = match (flaw, key.is_for(jwt.algorithm)) {
+            (_, true) | (Flaw::Signature, false) => Flaw::Signature,
+            (_, false) => Flaw::WrongAlgorithm,
+        };
+    }
+    Err(flaw)
+}
+
+fn load_remote(
+    name: &str,
+    settings: &RemoteSettings,
+    former: &[Provider],
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Remote>, ProviderError> {
+    let mut remotes = former.iter().filter_map(Provider::remote);
+    if let Some(same) = remotes.find(|remote| remote.is_of(name, settings)) {
+        return Ok(Arc::clone(same));
+    }
+    let remote = Remote::new(name, settings, clock);
+    remote
+        .map(Arc::new)
+        .map_err(|source| ProviderError::Fetcher {
+            provider: name.to_owned(),
+            source,
+        })
 }
 
 fn load_keys(settings: &ProviderSettings) -> Result<Vec<Key>, ProviderError> {
@@ -173,22 +284,44 @@ fn load_keys(settings: &ProviderSettings) -> Result<Vec<Key>, ProviderError> {
             let load = |path: &PathBuf| load_pem(provider, path, algorithms);
             files.iter().map(load).collect()
         }
+        KeySource::JwksFile { file, algorithms } => load_jwks(provider, file, algorithms),
+        // Fetched, not read.
+        KeySource::Remote(_) => Ok(vec![]),
     }
 }
 
-fn load_pem(
-    provider: &str,
-    path: &PathBuf,
-    algorithms: &[Algorithm],
-) -> Result<Key, ProviderError> {
-    let pem = std::fs::read(path).map_err(|source| ProviderError::Unreadable {
-        provider: provider.to_owned(),
-        path: path.clone(),
-        source,
-    })?;
+fn load_pem(provider: &str, path: &Path, algorithms: &[Algorithm]) -> Result<Key, ProviderError> {
+    let pem = read(provider, path)?;
     Key::of_pem(&pem, algorithms).map_err(|source| ProviderError::File {
         provider: provider.to_owned(),
-        path: path.clone(),
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The operator's own file has no keys that are left out for a fault.
+fn load_jwks(
+    provider: &str,
+    path: &Path,
+    algorithms: &[Algorithm],
+) -> Result<Vec<Key>, ProviderError> {
+    let document = read(provider, path)?;
+    let wrong = |source| ProviderError::KeySet {
+        provider: provider.to_owned(),
+        path: path.to_owned(),
+        source,
+    };
+    let mut set = jwks::parse(&document, algorithms).map_err(wrong)?;
+    match set.faults.pop() {
+        Some(fault) => Err(wrong(fault)),
+        None => Ok(set.keys),
+    }
+}
+
+fn read(provider: &str, path: &Path) -> Result<Vec<u8>, ProviderError> {
+    std::fs::read(path).map_err(|source| ProviderError::Unreadable {
+        provider: provider.to_owned(),
+        path: path.to_owned(),
         source,
     })
 }

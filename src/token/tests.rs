@@ -8,7 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::token::key::Key;
+use crate::token::provider::KeyStore;
 
 const NOW: u64 = 1_739_290_600;
 const ISSUER: &str = "supermq.auth";
@@ -44,12 +46,25 @@ fn provider(secret: &str, rules: Rules) -> ProviderSettings {
     }
 }
 
-fn verifier(rules: Rules) -> Verifier {
-    Verifier::load(&Settings {
+const CACHE: CacheSettings = CacheSettings {
+    entries: 10,
+    ttl: Duration::from_secs(60),
+    refused_entries: 10,
+    refused_ttl: Duration::from_secs(60),
+};
+
+fn load(provider: ProviderSettings) -> Verifier {
+    let settings = Settings {
         max_size: 2048,
-        providers: vec![provider(SECRET, rules)],
-    })
-    .unwrap()
+        cache: CACHE,
+        providers: vec![provider],
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Verifier::load(&settings, None, &clock, TokenMetrics::default()).unwrap()
+}
+
+fn verifier(rules: Rules) -> Verifier {
+    load(provider(SECRET, rules))
 }
 
 /// A verifier of the published secret, which none can be configured to be.
@@ -58,11 +73,12 @@ fn verifier_of_samples() -> Verifier {
     let settings = provider(PUBLISHED, rules());
     Verifier {
         max_size: 2048,
-        providers: vec![Provider::with_keys(&settings, vec![key])],
+        providers: vec![Provider::with_keys(&settings, KeyStore::Fixed(vec![key]))],
+        cache: Cache::new(&CACHE, TokenMetrics::default()),
     }
 }
 
-async fn verify(verifier: &Verifier, token: &str) -> Result<VerifiedToken, Flaw> {
+async fn verify(verifier: &Verifier, token: &str) -> Result<Arc<VerifiedToken>, Flaw> {
     verifier.verify(&Secret::new(token), NOW).await
 }
 
@@ -457,11 +473,7 @@ async fn a_token_names_the_key_id_where_one_is_set() {
         unreachable!()
     };
     *key_id = Some("k1".into());
-    let verifier = Verifier::load(&Settings {
-        max_size: 2048,
-        providers: vec![settings],
-    })
-    .unwrap();
+    let verifier = load(settings);
     for (header, expected) in [
         (r#"{"alg":"HS512","kid":"k1"}"#, None),
         (r#"{"alg":"HS512","kid":"K1"}"#, Some(Flaw::UnknownKey)),
@@ -477,5 +489,125 @@ async fn a_token_names_the_key_id_where_one_is_set() {
     ] {
         let outcome = verify(&verifier, &headed(header)).await;
         assert_eq!(outcome.err(), expected, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn a_binding_that_cannot_be_checked_is_refused() {
+    let thumbprint = encode([7; 32]);
+    for cnf in [
+        json!({"jkt": thumbprint}),
+        json!({"x5t#S256": thumbprint, "jkt": thumbprint}),
+        json!({"x5t#S256": encode([7; 20])}),
+        json!({"x5t#S256": 7}),
+        json!({"x5t": thumbprint}),
+        json!({}),
+        json!("x"),
+        json!(false),
+    ] {
+        let token = with(&json!({"cnf": cnf}));
+        assert_eq!(flaw(&token).await, Flaw::Confirmation, "{cnf}");
+    }
+    let bound = with(&json!({"cnf": {"x5t#S256": thumbprint}}));
+    let token = verify(&verifier(rules()), &bound).await.unwrap();
+    assert_eq!(token.certificate(), Some("07".repeat(32).as_str()));
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_token_ends_with_it() {
+    let verifier = verifier(rules());
+    let token = Secret::new(with(&json!({})));
+    for (now, expected) in [
+        (NOW, None),
+        (NOW + 89, None),
+        (NOW + 90, Some(Flaw::Expired)),
+        (NOW + 91, Some(Flaw::Expired)),
+    ] {
+        let outcome = verifier.verify(&token, now).await;
+        assert_eq!(outcome.err(), expected, "{now}");
+    }
+    let early = Secret::new(with(&json!({"nbf": NOW + 40})));
+    let outcome = verifier.verify(&early, NOW).await;
+    assert_eq!(outcome.unwrap_err(), Flaw::NotYetValid);
+    assert!(verifier.verify(&early, NOW + 10).await.is_ok());
+}
+
+mod key_sets {
+    use super::*;
+    use crate::token::jwks;
+
+    const X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+    const Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
+    const OKP: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    /// How many keys the set has, or why it is of no use.
+    fn keys(entries: &Value) -> Result<usize, JwksError> {
+        let all: Vec<Algorithm> = Algorithm::ALL
+            .iter()
+            .map(|(_, algorithm)| *algorithm)
+            .collect();
+        let document = json!({"keys": entries}).to_string();
+        jwks::parse(document.as_bytes(), &all).map(|set| set.keys.len())
+    }
+
+    #[test]
+    fn keys_of_every_kind_are_read() {
+        // RFC 7517 §A.1, RFC 8037 §A.2.
+        let set = json!([
+            {"kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "1"},
+            {"kty": "EC", "crv": "P-256", "x": X, "y": Y, "use": "sig", "alg": "ES256"},
+            {"kty": "EC", "crv": "P-256", "x": X, "y": Y, "key_ops": ["verify"]},
+            {"kty": "OKP", "crv": "Ed25519", "x": OKP, "alg": "EdDSA"},
+        ]);
+        assert_eq!(keys(&set), Ok(4));
+    }
+
+    #[test]
+    fn keys_for_anything_else_are_left_out() {
+        for key in [
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "use": "enc"}),
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "use": 7}),
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "key_ops": ["sign"]}),
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "alg": "ES384"}),
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "alg": "HS256"}),
+            json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "alg": 7}),
+            json!({"kty": "EC", "crv": "secp256k1", "x": X, "y": Y}),
+            json!({"kty": "OKP", "crv": "X25519", "x": OKP}),
+            json!({"kty": "new"}),
+            json!({}),
+        ] {
+            assert_eq!(keys(&json!([key])), Err(JwksError::Empty), "{key}");
+        }
+    }
+
+    #[test]
+    fn damaged_and_private_keys_are_faults() {
+        let point = json!({"kty": "EC", "crv": "P-256", "x": X, "y": X, "kid": "1"});
+        assert!(matches!(keys(&json!([point])), Err(JwksError::Key { .. })));
+        for (name, kty) in [("d", "EC"), ("k", "oct")] {
+            let key = json!({"kty": kty, "crv": "P-256", "x": X, "y": Y, name: X});
+            assert_eq!(keys(&json!([key])), Err(JwksError::Private(None)), "{name}");
+        }
+        let good = json!({"kty": "OKP", "crv": "Ed25519", "x": OKP});
+        assert_eq!(keys(&json!([point, good])), Ok(1));
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_refused() {
+        for document in [
+            "",
+            "<html>",
+            "[]",
+            "{}",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[1]}"#,
+        ] {
+            let outcome = jwks::parse(document.as_bytes(), &[Algorithm::Es256]);
+            assert_eq!(outcome.unwrap_err(), JwksError::NotAKeySet, "{document}");
+        }
+        let twice = r#"{"keys":[],"keys":[]}"#;
+        let outcome = jwks::parse(twice.as_bytes(), &[Algorithm::Es256]);
+        assert_eq!(outcome.unwrap_err(), JwksError::NotAKeySet);
+        assert_eq!(keys(&json!(vec![json!({}); 101])), Err(JwksError::TooMany));
     }
 }

@@ -7,27 +7,14 @@ use serde_json::{Map, Value};
 
 /// Made by [`super::Verifier`] alone.
 pub struct VerifiedToken {
-    provider: Arc<str>,
-    subject: Option<String>,
-    expires: Option<u64>,
-    claims: Map<String, Value>,
+    pub(super) provider: Arc<str>,
+    pub(super) subject: Option<String>,
+    pub(super) expires: Option<u64>,
+    pub(super) certificate: Option<String>,
+    pub(super) claims: Map<String, Value>,
 }
 
 impl VerifiedToken {
-    pub(super) fn new(
-        provider: Arc<str>,
-        subject: Option<String>,
-        expires: Option<u64>,
-        claims: Map<String, Value>,
-    ) -> Self {
-        Self {
-            provider,
-            subject,
-            expires,
-            claims,
-        }
-    }
-
     /// The name of the provider that vouches for it.
     #[must_use]
     pub fn provider(&self) -> &str {
@@ -44,6 +31,13 @@ impl VerifiedToken {
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
         self.expires
+    }
+
+    /// The certificate that whoever presents it must have shown (RFC 8705 §3), by the SHA-256 of its
+    /// DER in lower-case hexadecimal; `None` if anybody may present it.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Everything it says.

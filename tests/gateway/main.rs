@@ -18,6 +18,7 @@ mod resumption;
 mod secrecy;
 mod server_names;
 mod specification;
+mod token_keys;
 mod tokens;
 mod trust_files;
 mod upstreams;

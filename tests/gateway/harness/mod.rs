@@ -7,6 +7,7 @@ pub mod ca;
 pub mod client;
 pub mod demo;
 pub mod der;
+pub mod issuer;
 pub mod kept;
 pub mod lab;
 pub mod mqtt;

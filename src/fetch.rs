@@ -1,0 +1,225 @@
+//! Documents from elsewhere by HTTPS: [`Fetcher::get`], within a time and a size, from the place that
+//! was asked and no other: a redirect is an error, and so is a proxy's word from the environment.
+//!
+//! What a document says is for those who asked. How long it may be kept is read here
+//! (RFC 9111 §5.2.2), since that stands in the answer's fields.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, StatusCode};
+use thiserror::Error;
+
+/// A place to fetch from, absolute.
+pub use reqwest::Url;
+
+/// How to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a whole exchange may take.
+    pub timeout: Duration,
+    /// Most bytes of a document.
+    pub max_size: usize,
+    /// PEM files of the authorities that servers' certificates may be of; the system's if none.
+    pub ca: Vec<PathBuf>,
+    /// Whether documents may come unencrypted.
+    pub allow_http: bool,
+}
+
+/// Why there can be no fetcher.
+#[derive(Debug, Error)]
+pub enum FetcherError {
+    /// A file of authorities cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It holds no certificate.
+    #[error("{path} is not a PEM file of certificates")]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up a client: {0}")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Why there is no document.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Neither `https`, nor `http` where that is allowed.
+    #[error("{0} is not https")]
+    Scheme(Url),
+    /// No connection, no TLS, no answer in time.
+    #[error("{}", story(.0))]
+    Exchange(#[from] reqwest::Error),
+    /// Another status than 200.
+    #[error("the answer's status is {0}")]
+    Status(StatusCode),
+    /// More bytes than are read.
+    #[error("the document is longer than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// A document and how long it may be kept.
+#[derive(Debug)]
+pub struct Document {
+    /// All its bytes.
+    pub body: Vec<u8>,
+    /// For how long it is fresh; `None` if the server does not say.
+    pub fresh_for: Option<Duration>,
+}
+
+/// Fetches documents.
+#[derive(Debug)]
+pub struct Fetcher {
+    client: Client,
+    max_size: usize,
+    allow_http: bool,
+}
+
+impl Fetcher {
+    /// Reads the authorities.
+    ///
+    /// # Errors
+    /// [`FetcherError`] if a file is of no use.
+    pub fn new(settings: &Settings) -> Result<Self, FetcherError> {
+        let builder = Client::builder()
+            .timeout(settings.timeout)
+            .redirect(Policy::none())
+            .no_proxy()
+            .https_only(!settings.allow_http)
+            // Documents are fetched every few minutes at most.
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        let builder = match settings.ca.as_slice() {
+            [] => builder,
+            files => builder.tls_certs_only(read_authorities(files)?),
+        };
+        Ok(Self {
+            client: builder.build().map_err(FetcherError::Client)?,
+            max_size: settings.max_size,
+            allow_http: settings.allow_http,
+        })
+    }
+
+    /// Fetches the document at `url`. Dropping it half-way loses nothing.
+    ///
+    /// # Errors
+    /// [`FetchError`] says why there is none.
+    pub async fn get(&self, url: &Url) -> Result<Document, FetchError> {
+        let is_allowed = url.scheme() == "https" || (self.allow_http && url.scheme() == "http");
+        if !is_allowed {
+            return Err(FetchError::Scheme(url.clone()));
+        }
+        let mut answer = self.client.get(url.clone()).send().await?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchError::Status(answer.status()));
+        }
+        let fresh_for = fresh_for(answer.headers());
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            if body.len() + chunk.len() > self.max_size {
+                return Err(FetchError::TooLarge(self.max_size));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Document { body, fresh_for })
+    }
+}
+
+fn read_authorities(files: &[PathBuf]) -> Result<Vec<Certificate>, FetcherError> {
+    let mut all = Vec::new();
+    for path in files {
+        let pem = std::fs::read(path).map_err(|source| FetcherError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(found) if !found.is_empty() => all.extend(found),
+            Ok(_) | Err(_) => return Err(FetcherError::NoCertificate { path: path.clone() }),
+        }
+    }
+    Ok(all)
+}
+
+/// RFC 9111 §4.2.1: `max-age`, less the time that the document has spent in caches before.
+fn fresh_for(headers: &HeaderMap) -> Option<Duration> {
+    let directives: Vec<String> = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.trim().to_ascii_lowercase())
+        .collect();
+    if directives
+        .iter()
+        .any(|directive| directive == "no-store" || directive == "no-cache")
+    {
+        return Some(Duration::ZERO);
+    }
+    let max_age = directives
+        .iter()
+        .find_map(|directive| directive.strip_prefix("max-age="))?;
+    let max_age: u64 = max_age.trim_matches('"').parse().ok()?;
+    let age = headers
+        .get(AGE)
+        .and_then(|age| age.to_str().ok()?.parse().ok());
+    Some(Duration::from_secs(
+        max_age.saturating_sub(age.unwrap_or(0)),
+    ))
+}
+
+/// The error with its causes: by itself reqwest says no more than that it failed.
+fn story(error: &reqwest::Error) -> String {
+    let mut story = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        story = format!("{story}: {error}");
+        cause = error.source();
+    }
+    story
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn freshness_is_read_as_caches_read_it() {
+        for (control, age, expected) in [
+            ("max-age=60", None, Some(60)),
+            (
+                "public, Max-Age=\"60\", stale-while-revalidate=5",
+                None,
+                Some(60),
+            ),
+            ("max-age=60", Some("20"), Some(40)),
+            ("max-age=60", Some("90"), Some(0)),
+            ("no-cache, max-age=60", None, Some(0)),
+            ("no-store", None, Some(0)),
+            ("private", None, None),
+            ("max-age=many", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
+            if let Some(age) = age {
+                headers.insert(AGE, HeaderValue::from_static(age));
+            }
+            assert_eq!(
+                fresh_for(&headers),
+                expected.map(Duration::from_secs),
+                "{control}"
+            );
+        }
+        assert_eq!(fresh_for(&HeaderMap::new()), None);
+    }
+}
