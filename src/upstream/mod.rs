@@ -11,6 +11,7 @@
 
 mod balance;
 mod connect;
+mod connection_auth;
 mod ejection;
 mod group;
 mod multiplex;
@@ -284,7 +285,7 @@ where
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
     /// another one tried; a request of which a byte was written is never repeated, unless its
     /// server says in HTTP/2 that it has done nothing about it. Where servers are told whom a
-    /// connection is for, each request has one of its own.
+    /// connection is for, or a client authenticates it, a request has one of its own.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -294,7 +295,8 @@ where
         client: &Introduction<'_>,
         patience: impl Future<Output = ()>,
     ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
-        let alone = self.servers.introduces_clients();
+        let alone =
+            self.servers.introduces_clients() || connection_auth::is_used(request.headers());
         let pool = (!alone).then_some(&self.pool);
         let client = alone.then_some(client);
         let mut patience = pin!(patience);
@@ -430,6 +432,7 @@ fn whole<B>(
     sender: SendRequest<B>,
     pool: Option<&Arc<Pool<B>>>,
 ) -> Attempt<B> {
+    let pool = pool.filter(|_| !connection_auth::is_asked_for(response.headers()));
     Attempt::Answered(response, Hold::Whole(sender, pool.cloned()))
 }
 

@@ -1,6 +1,7 @@
 //! How a connection to a server behind the gateway is made, and what is said on it first.
 
 mod broker_websocket;
+mod connection_auth;
 mod http2;
 mod proxy_protocol;
 mod tls;
