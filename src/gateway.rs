@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use arc_swap::ArcSwap;
+use hyper::header::HeaderName;
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -363,6 +364,8 @@ impl Live {
                     port: address.port(),
                     gate: gate.clone(),
                     routes: RouteTable::for_listener(&settings.routes, name),
+                    token_places: settings.token_places.clone(),
+                    claim_fields: claim_fields(&settings),
                     limits: settings.limits,
                 })
             })
@@ -390,6 +393,15 @@ fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Metrics) -> Vec<
 fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     let mut groups = groups.iter().map(|group| &**group);
     groups.find(|group| group.name() == name)
+}
+
+/// Every field that any route tells claims in: no client may say them, whatever its route.
+fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
+    let forwarded = settings
+        .routes
+        .iter()
+        .flat_map(|route| &route.forward_claims);
+    forwarded.map(|claim| claim.field.clone()).collect()
 }
 
 /// What the policies of every listener are made of, read from the files that the settings name.

@@ -21,10 +21,10 @@ fuzz_target!(|data: &[u8]| {
         assert!(normal.split('/').all(|segment| segment != ".." && segment != "."));
     }
     let mut presented = Presented::nothing();
-    if let ForwardedQuery::Without(Some(rest)) = split_credentials(text, &mut presented) {
+    if let ForwardedQuery::Without(Some(rest)) = split_credentials(text, Some("access_token"), &mut presented) {
         assert!(!presented.claims().is_empty());
         let mut again = Presented::nothing();
-        assert_eq!(split_credentials(&rest, &mut again), ForwardedQuery::Unchanged);
+        assert_eq!(split_credentials(&rest, Some("access_token"), &mut again), ForwardedQuery::Unchanged);
     }
 });
 

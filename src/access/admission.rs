@@ -1,7 +1,9 @@
 //! [`Admission`]: the proof that the gate said yes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::connection::FOREVER;
 use super::user::User;
 use crate::identity::DeviceIdentity;
 use crate::secret::Secret;
@@ -60,5 +62,13 @@ impl Admission {
     #[must_use]
     pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
         self.token.as_ref()
+    }
+
+    /// Until the client's token expires, if it was admitted by one that does; `now` is in seconds
+    /// since the Unix epoch.
+    #[must_use]
+    pub fn time_left(&self, now: u64) -> Option<Duration> {
+        let expires = self.token.as_ref()?.expires()?;
+        Some(Duration::from_secs(expires.saturating_sub(now)).min(FOREVER))
     }
 }

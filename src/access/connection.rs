@@ -34,6 +34,9 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// Longer than any connection lasts, short enough for every timer.
+pub(super) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Whom the handshake has shown.
 #[derive(Debug, Clone)]
 pub enum ClientIdentity {
@@ -153,8 +156,6 @@ impl Connection {
     /// Until the client's certificate expires; `now` is in seconds since the Unix epoch.
     #[must_use]
     pub fn time_left(&self, now: u64) -> Duration {
-        /// Longer than any connection lasts, short enough for every timer.
-        const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
         match &self.identity {
             ClientIdentity::Device(device) => {
                 // The last valid second is notAfter itself (RFC 5280 §4.1.2.5).

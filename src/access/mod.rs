@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
-use crate::route::Requirement;
+use crate::route::{Demand, Requirement};
 use crate::secret::Secret;
 use crate::token::Verifier;
 
@@ -52,23 +52,23 @@ impl Gate {
     pub async fn admit(
         &self,
         connection: &Connection,
-        requirement: Requirement,
+        demand: Demand<'_>,
         presented: &Presented,
         now: u64,
     ) -> Result<Admission, Refusal> {
-        match requirement {
+        match demand.requirement {
             Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
             Requirement::Client => {
                 let credential = self.client(connection, presented, now)?;
                 Ok(Admission::new(credential))
             }
             Requirement::User => {
-                let user = self.user(connection, presented, now).await?;
+                let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any if self.presents_token(presented) => {
                 // A token that does not hold is refused, whoever else the client may be.
-                let user = self.user(connection, presented, now).await?;
+                let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any => match self.client(connection, presented, now) {
@@ -79,7 +79,7 @@ impl Gate {
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
                 let credential = self.client(connection, &others, now)?;
-                let user = self.user(connection, &tokens, now).await?;
+                let user = self.user(connection, &tokens, demand.claims, now).await?;
                 Ok(Admission::new(credential).with_user(user))
             }
         }
@@ -101,12 +101,42 @@ impl Gate {
         }
     }
 
-    /// Whether a client may go on to present its secret by other means, as one does that opens a
-    /// WebSocket to speak MQTT. What it has presented so far must not stand against it.
+    /// Whether a client may go on to present its credential by other means, as one does that opens a
+    /// WebSocket to speak MQTT. What it has presented so far must not stand against it. Cancel-safe.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
-    pub fn admit_to_present(
+    pub async fn admit_to_present(
+        &self,
+        connection: &Connection,
+        demand: Demand<'_>,
+        presented: &Presented,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        let (tokens, others) = self.split(presented);
+        match demand.requirement {
+            Requirement::None => return Ok(()),
+            Requirement::Client => return self.may_be_client(connection, presented, now),
+            Requirement::User if others.claims().is_empty() => {}
+            Requirement::User => return Err(Refusal::NotAToken(others.claims()[0].source)),
+            Requirement::Any if tokens.claims().is_empty() => {
+                return match self.may_be_client(connection, &others, now) {
+                    // It may have a token still.
+                    Err(Refusal::NoCertificate) if others.claims().is_empty() => Ok(()),
+                    outcome => outcome,
+                };
+            }
+            Requirement::Any => {}
+            Requirement::Both => self.may_be_client(connection, &others, now)?,
+        }
+        if tokens.claims().is_empty() {
+            return Ok(());
+        }
+        let user = self.user(connection, &tokens, demand.claims, now);
+        user.await.map(drop)
+    }
+
+    fn may_be_client(
         &self,
         connection: &Connection,
         presented: &Presented,
@@ -179,6 +209,7 @@ impl std::fmt::Display for Source {
         f.write_str(match self {
             Self::Header => "the Authorization header",
             Self::Query => "the authorization query parameter",
+            Self::Subprotocol => "the WebSocket subprotocol",
             Self::Password => "the password",
         })
     }

@@ -45,6 +45,9 @@ pub enum Refusal {
     /// Its token is bound to a certificate that this connection has not shown (RFC 8705 §3).
     #[error("the token is bound to another client certificate")]
     TokenBinding,
+    /// Its token does not say what the route asks for.
+    #[error("the token's claims do not suffice")]
+    Claims,
     /// It is known neither as a client nor by a token.
     #[error("neither a client nor a bearer token")]
     Nobody,
@@ -67,6 +70,7 @@ impl Refusal {
             Self::TokenConflict => "token_conflict",
             Self::Token(flaw) => flaw.code(),
             Self::TokenBinding => "token_binding",
+            Self::Claims => "claims",
             Self::Nobody => "nobody",
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Connection, Gate, Refusal};
 use crate::credential::{Claim, Presented, Source, Value};
+use crate::route::ClaimRule;
 use crate::secret::Secret;
 use crate::token::{VerifiedToken, Verifier};
 
@@ -20,6 +21,7 @@ impl Gate {
         &self,
         connection: &Connection,
         presented: &Presented,
+        claims: &[ClaimRule],
         now: u64,
     ) -> Result<User, Refusal> {
         let (first, others) = presented.claims().split_first().ok_or(Refusal::NoToken)?;
@@ -34,6 +36,9 @@ impl Gate {
         // Every time: what is remembered of a token holds for whoever may present it.
         if !is_bound_to(&token, connection) {
             return Err(Refusal::TokenBinding);
+        }
+        if !claims.iter().all(|rule| rule.holds(token.claims())) {
+            return Err(Refusal::Claims);
         }
         Ok(User {
             bearer: bearer.clone(),
@@ -70,7 +75,7 @@ fn bearer<'a>(claim: &'a Claim, tokens: &Verifier) -> Option<&'a Secret> {
         (Value::Secret(secret), Source::Password) => {
             tokens.recognises(secret.expose()).then_some(secret)
         }
-        (Value::Secret(_), Source::Header | Source::Query)
+        (Value::Secret(_), Source::Header | Source::Query | Source::Subprotocol)
         | (Value::Opaque(_) | Value::Malformed, _) => None,
     }
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::claims;
 use super::document::{Document, Environment, Problem, Section};
-use super::providers::tokens;
+use super::providers::{token_places, tokens};
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
@@ -113,11 +114,13 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let (limits, max_connections, handshake_timeout) = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
     let mqtt = mqtt(root.section("mqtt"));
-    let tokens = tokens(root, base);
+    let section = root.section("tokens");
+    let token_places = token_places(&section);
+    let tokens = tokens(section, root, base);
     let upstreams = upstreams(root, base);
     let listeners = listeners(root, &tls, &upstreams, mode);
     let routes = routes(root, &listeners, &upstreams);
-    refuse_tokens_without_providers(root, &routes, &tokens);
+    refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     Settings {
         mode,
         workers: if workers == 0 {
@@ -133,6 +136,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         handshake_timeout,
         mqtt,
         tokens,
+        token_places,
         listeners,
         upstreams,
         routes,
@@ -361,12 +365,17 @@ fn listener(
         ListenerProtocol::Https,
         one_of(LISTENER_PROTOCOLS),
     );
+    let requirement = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => Requirement::Client,
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => mqtt_requirement(section, mode),
+    };
     let tls = match protocol {
         ListenerProtocol::Https => Some(listener_tls(section, tls, mode, &["h2", "http/1.1"])),
         ListenerProtocol::Mqtts => Some(listener_tls(section, tls, mode, &["mqtt"])),
         ListenerProtocol::Http => None,
         ListenerProtocol::Mqtt => {
-            if mode == Mode::Certificate {
+            let by_certificate = matches!(requirement, Requirement::Client | Requirement::Both);
+            if mode == Mode::Certificate && by_certificate {
                 let message = "is \"mqtt\", without TLS, where no client shows a certificate: with \
                                auth = \"x509\" it would refuse everybody";
                 section.problem("protocol", message);
@@ -386,7 +395,24 @@ fn listener(
         address: address?,
         tls,
         service,
+        requirement,
     })
+}
+
+/// What clients of a listener without routes must be.
+fn mqtt_requirement(section: &Section<'_, '_>, mode: Mode) -> Requirement {
+    let requirement = section.read("credential", Requirement::Client, one_of(REQUIREMENTS));
+    match (requirement, mode) {
+        (Requirement::None, _) => {
+            section.problem("credential", "must not be \"none\" for MQTT");
+        }
+        (Requirement::Both, Mode::Key) => {
+            let message = "must not be \"both\" while auth = \"key\": a CONNECT has one password";
+            section.problem("credential", message);
+        }
+        (Requirement::Client | Requirement::User | Requirement::Any | Requirement::Both, _) => {}
+    }
+    requirement
 }
 
 /// A listener's policies: all of them, with its own default in front.
@@ -498,14 +524,32 @@ fn route(
         protocol: section.read("protocol", Protocol::Http, one_of(ROUTE_PROTOCOLS)),
         strip_prefix: section.read("strip_prefix", false, boolean),
         requirement: section.read("credential", Requirement::Client, one_of(REQUIREMENTS)),
+        claims: claims::rules(section),
+        forward_claims: claims::forwarded(section),
         upstream: upstream.unwrap_or_default(),
         max_body: section.read("max_body", 5 << 20, size),
         response_timeout: section.read("response_timeout", MINUTE, duration),
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
     };
-    if route.protocol == Protocol::Mqtt && route.requirement != Requirement::Client {
-        section.problem("credential", "must be \"client\" where protocol = \"mqtt\"");
+    if route.protocol == Protocol::Mqtt && route.requirement == Requirement::None {
+        section.problem(
+            "credential",
+            "must not be \"none\" where protocol = \"mqtt\"",
+        );
+    }
+    if !route.requirement.takes_tokens() {
+        let message = "are of tokens, which the route's credential does not take";
+        if !route.claims.is_empty() {
+            section.problem("claims", message);
+        }
+        if !route.forward_claims.is_empty() {
+            section.problem("forward_claims", message);
+        }
+    }
+    if route.protocol == Protocol::Mqtt && !route.forward_claims.is_empty() {
+        let message = "must be empty where protocol = \"mqtt\", which has no fields";
+        section.problem("forward_claims", message);
     }
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";
@@ -518,13 +562,20 @@ fn route(
 fn refuse_tokens_without_providers(
     root: &Section<'_, '_>,
     routes: &[Arc<Route>],
+    listeners: &[ListenerSettings],
     tokens: &token::Settings,
 ) {
-    let demands = |route: &&Arc<Route>| route.requirement.takes_tokens();
-    if let Some(route) = routes.iter().find(demands)
+    let routes = routes
+        .iter()
+        .map(|route| ("routes", &route.name, route.requirement));
+    let listeners = listeners
+        .iter()
+        .map(|listener| ("listeners", &listener.name, listener.requirement));
+    let mut all = routes.chain(listeners);
+    if let Some((kind, name, _)) = all.find(|(_, _, requirement)| requirement.takes_tokens())
         && tokens.providers.is_empty()
     {
-        let message = format!("is empty, but routes.{} takes bearer tokens", route.name);
+        let message = format!("is empty, but {kind}.{name} takes bearer tokens");
         root.problem("providers", message);
     }
 }

@@ -6,6 +6,7 @@
 
 mod balancing;
 mod check;
+mod claims;
 mod document;
 mod providers;
 mod upstreams;
@@ -19,8 +20,8 @@ use thiserror::Error;
 pub use document::{Environment, Problem};
 
 use crate::access::Mode;
-use crate::http::Limits;
-use crate::route::Route;
+use crate::http::{Limits, TokenPlaces};
+use crate::route::{Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{mqtt, tls, token, upstream};
 
@@ -47,6 +48,8 @@ pub struct Settings {
     pub mqtt: mqtt::Settings,
     /// Whose tokens are believed.
     pub tokens: token::Settings,
+    /// Where tokens may stand when a WebSocket is opened.
+    pub token_places: TokenPlaces,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.
@@ -66,6 +69,8 @@ pub struct ListenerSettings {
     pub tls: Option<tls::Settings>,
     /// What is spoken on it.
     pub service: Service,
+    /// What its clients must be where no route says that.
+    pub requirement: Requirement,
 }
 
 /// What is spoken on a listener.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::document::Section;
 use super::value::{Raw, boolean, count, duration, list, one_of, size, text};
 use crate::fetch::{self, Url};
+use crate::http::TokenPlaces;
 use crate::secret::Secret;
 use crate::token::{
     Algorithm, CacheSettings, KeySource, Location, ProviderSettings, RemoteSettings, Rules,
@@ -105,10 +106,9 @@ impl Profile {
 }
 
 /// What tokens must be, and whose they may be.
-pub(super) fn tokens(root: &Section<'_, '_>, base: &Path) -> Settings {
+pub(super) fn tokens(section: Section<'_, '_>, root: &Section<'_, '_>, base: &Path) -> Settings {
     /// Longer ones fit no header.
     const MOST: u64 = 1 << 20;
-    let section = root.section("tokens");
     let max_size = section.read("max_size", 8 << 10, |raw| match size(raw)? {
         amount @ 1..=MOST => Ok(amount),
         _ => Err(format!("must be from 1B to {MOST}B")),
@@ -128,6 +128,19 @@ pub(super) fn tokens(root: &Section<'_, '_>, base: &Path) -> Settings {
         max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
         cache,
         providers: providers(root, base),
+    }
+}
+
+/// Where tokens may stand when a WebSocket is opened.
+pub(super) fn token_places(section: &Section<'_, '_>) -> TokenPlaces {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let plain = |raw| match text(raw)? {
+        name if name.bytes().all(is_plain) => Ok(name),
+        name => Err(format!("\"{name}\" must be letters, digits, -, _ and .")),
+    };
+    TokenPlaces {
+        query: section.read_optional("websocket_query", plain),
+        subprotocol: section.read_optional("websocket_subprotocol", plain),
     }
 }
 

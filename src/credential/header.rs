@@ -18,6 +18,15 @@ pub(super) fn read_exact(value: &[u8]) -> Value {
     std::str::from_utf8(value).map_or(Value::Malformed, secret)
 }
 
+/// Reads text that is a bearer token and nothing else.
+pub(super) fn read_token(text: &str) -> Value {
+    if is_b64token(text) {
+        Value::Token(Secret::new(text))
+    } else {
+        Value::Malformed
+    }
+}
+
 /// Reads a value that is text already.
 pub(super) fn read_text(text: &str) -> Value {
     if !is_usable(text) {
@@ -32,9 +41,7 @@ pub(super) fn read_text(text: &str) -> Value {
         // What the platform called its clients before November 2024.
         _ if scheme.eq_ignore_ascii_case("thing") => secret(rest),
         _ if scheme.eq_ignore_ascii_case("basic") => basic(rest.trim_matches(' ')),
-        _ if scheme.eq_ignore_ascii_case("bearer") && is_b64token(rest) => {
-            Value::Token(Secret::new(rest))
-        }
+        _ if scheme.eq_ignore_ascii_case("bearer") && is_b64token(rest) => read_token(rest),
         _ => Value::Opaque(Secret::new(text)),
     }
 }

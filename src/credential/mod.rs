@@ -15,8 +15,10 @@ use crate::secret::Secret;
 pub enum Source {
     /// An `Authorization` field.
     Header,
-    /// An `authorization` query parameter.
+    /// An `authorization` query parameter, or the one for tokens.
     Query,
+    /// An entry of `Sec-WebSocket-Protocol`.
+    Subprotocol,
     /// The password of an MQTT CONNECT.
     Password,
 }
@@ -66,6 +68,11 @@ impl Presented {
             Source::Query,
             value.map_or(Value::Malformed, header::read_text),
         );
+    }
+
+    /// Adds a bearer token that stands by itself, in a place for nothing else.
+    pub fn add_token(&mut self, source: Source, token: &str) {
+        self.add(source, header::read_token(token));
     }
 
     /// Adds the password of an MQTT CONNECT. It is the secret itself, in no other form.

@@ -1,4 +1,5 @@
-//! The `authorization` parameter of a query string, and the same string without it.
+//! The `authorization` parameter of a query string, or another one for bearer tokens, and the same
+//! string without them.
 //!
 //! Upstreams disagree about what a query string is, so every reading that some of them would use
 //! counts: names are compared after decoding and without case, `;` separates as `&` does,
@@ -8,7 +9,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::Presented;
+use super::{Presented, Source};
 
 const NAME: &str = "authorization";
 
@@ -21,9 +22,26 @@ pub enum ForwardedQuery {
     Without(Option<String>),
 }
 
-/// Moves every credential of `query` into `presented`.
-pub fn split_credentials(query: &str, presented: &mut Presented) -> ForwardedQuery {
-    if !query.split(['&', ';']).any(is_credential) {
+/// What a parameter's name says of its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// As in an `Authorization` field.
+    Authorization,
+    /// A bearer token by itself.
+    Token,
+}
+
+/// Moves every credential of `query` into `presented`. The parameter `token_name`, if one is given,
+/// holds a bearer token by itself.
+pub fn split_credentials(
+    query: &str,
+    token_name: Option<&str>,
+    presented: &mut Presented,
+) -> ForwardedQuery {
+    if !query
+        .split(['&', ';'])
+        .any(|pair| kind(pair, token_name).is_some())
+    {
         return ForwardedQuery::Unchanged;
     }
     let mut kept = String::with_capacity(query.len());
@@ -31,30 +49,39 @@ pub fn split_credentials(query: &str, presented: &mut Presented) -> ForwardedQue
         // One reader cuts at `;`, the next does not: beside one, no value is certain.
         let ambiguous = group.contains(';');
         for pair in group.split(';') {
-            if is_credential(pair) {
-                let value = if ambiguous { None } else { decoded_value(pair) };
-                presented.add_query(value.as_deref());
-            } else {
+            let Some(kind) = kind(pair, token_name) else {
                 if !kept.is_empty() {
                     kept.push('&');
                 }
                 kept.push_str(pair);
+                continue;
+            };
+            let value = if ambiguous { None } else { decoded_value(pair) };
+            match (kind, value) {
+                (Kind::Token, Some(token)) => presented.add_token(Source::Query, &token),
+                (Kind::Authorization, value) => presented.add_query(value.as_deref()),
+                (Kind::Token, None) => presented.add_query(None),
             }
         }
     }
     ForwardedQuery::Without((!kept.is_empty()).then_some(kept))
 }
 
-fn is_credential(pair: &str) -> bool {
+fn kind(pair: &str, token_name: Option<&str>) -> Option<Kind> {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-    // No spelling of the name is shorter than the name, so most pairs end here.
-    if name.len() < NAME.len() {
-        return false;
+    // No spelling of a name is shorter than the name, so most pairs end here.
+    let shortest = token_name.map_or(NAME.len(), |token| token.len().min(NAME.len()));
+    if name.len() < shortest {
+        return None;
     }
     let name = percent_decode_str(name).decode_utf8_lossy();
     let name = name.split_once('[').map_or(&*name, |(name, _)| name);
-    name.trim_matches(['+', ' ', '\0'])
-        .eq_ignore_ascii_case(NAME)
+    let name = name.trim_matches(['+', ' ', '\0']);
+    if name.eq_ignore_ascii_case(NAME) {
+        return Some(Kind::Authorization);
+    }
+    let is_token = token_name.is_some_and(|token| name.eq_ignore_ascii_case(token));
+    is_token.then_some(Kind::Token)
 }
 
 /// The value as a form decoder reads it: `+` is a space.
@@ -73,13 +100,13 @@ fn decoded_value(pair: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Source, Value};
+    use super::super::Value;
     use super::*;
     use crate::secret::Secret;
 
     fn split(query: &str) -> (ForwardedQuery, Vec<Option<String>>) {
         let mut presented = Presented::nothing();
-        let forwarded = split_credentials(query, &mut presented);
+        let forwarded = split_credentials(query, None, &mut presented);
         let values = presented
             .claims()
             .iter()
@@ -163,6 +190,7 @@ mod tests {
         let mut presented = Presented::nothing();
         let ForwardedQuery::Without(Some(rest)) = split_credentials(
             "a=1&Authorization=s3cret&b=2;authorization=s3cret",
+            None,
             &mut presented,
         ) else {
             panic!("the credential was not found");
@@ -172,5 +200,28 @@ mod tests {
             presented.claims()[0].value,
             Value::Secret(Secret::new("s3cret"))
         );
+    }
+
+    #[test]
+    fn a_token_by_itself_is_found_under_its_own_name_alone() {
+        for (query, rest, expected) in [
+            ("access_token=a.b-c", "", Value::Token(Secret::new("a.b-c"))),
+            (
+                "x=1&Access%5Ftoken=a.b&y=2",
+                "x=1&y=2",
+                Value::Token(Secret::new("a.b")),
+            ),
+            ("access_token=a%20b", "", Value::Malformed),
+            ("access_token=", "", Value::Malformed),
+            ("access_token", "", Value::Malformed),
+            ("access_token=a;x=1", "x=1", Value::Malformed),
+        ] {
+            let mut presented = Presented::nothing();
+            let forwarded = split_credentials(query, Some("access_token"), &mut presented);
+            assert_eq!(forwarded, without(rest), "{query}");
+            assert_eq!(presented.claims().len(), 1, "{query}");
+            assert_eq!(presented.claims()[0].value, expected, "{query}");
+            assert_eq!(split(query), (ForwardedQuery::Unchanged, vec![]), "{query}");
+        }
     }
 }

@@ -200,6 +200,7 @@ impl Worker {
     fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
         mqtt::Edge {
             gate: live.gate.clone(),
+            requirement: listener.settings.requirement,
             settings: live.settings.mqtt.clone(),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),
@@ -234,9 +235,12 @@ impl Speaker {
             Service::Http => http::serve(io, protocol, edge, connection, permit, lifecycle).await,
             Service::Mqtt(upstream) => {
                 if let Some(upstream) = edge.upstreams.get(upstream) {
-                    let nothing = Presented::nothing();
-                    let servers = upstream.servers();
-                    mqtt::serve(io, &connection, &edge.mqtt, servers, nothing, lifecycle).await;
+                    let entrance = mqtt::Entrance {
+                        servers: upstream.servers(),
+                        demand: edge.mqtt.requirement.into(),
+                        presented: Presented::nothing(),
+                    };
+                    mqtt::serve(io, &connection, &edge.mqtt, entrance, lifecycle).await;
                 }
                 drop(permit);
             }

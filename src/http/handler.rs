@@ -110,10 +110,11 @@ async fn decide(
     check_policy(session, &host)?;
     let route = find_route(session, &host, &path)?;
     exchange.routed(&route);
-    let (presented, query) = presented(&head, route.requirement);
     let opening = Opening::of(&head);
+    let is_opening = matches!(opening, Ok(Some(_)));
+    let (presented, query) = presented(session, &mut head, route.requirement, is_opening);
     if route.protocol == route::Protocol::Mqtt {
-        admit_to_present(session, &presented)?;
+        admit_to_present(session, &route, &presented).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
         return Ok(Passage::Mqtt {
             presented,
@@ -253,7 +254,12 @@ fn find_route(session: &Session, host: &Host, path: &str) -> Result<Arc<Route>, 
 
 /// Everything the client presents, and the query string without it. A route that demands nothing
 /// passes on whatever there is.
-fn presented(head: &Parts, requirement: Requirement) -> (Presented, ForwardedQuery) {
+fn presented(
+    session: &Session,
+    head: &mut Parts,
+    requirement: Requirement,
+    is_opening: bool,
+) -> (Presented, ForwardedQuery) {
     let mut presented = Presented::nothing();
     if requirement == Requirement::None {
         return (presented, ForwardedQuery::Unchanged);
@@ -261,8 +267,16 @@ fn presented(head: &Parts, requirement: Requirement) -> (Presented, ForwardedQue
     for value in head.headers.get_all(AUTHORIZATION) {
         presented.add_authorization(value.as_bytes());
     }
+    let places = &session.edge.rules.token_places;
+    let mut token_parameter = None;
+    if requirement.takes_tokens() && is_opening {
+        token_parameter = places.query.as_deref();
+        if let Some(prefix) = &places.subprotocol {
+            headers::take_subprotocol_tokens(&mut head.headers, prefix, &mut presented);
+        }
+    }
     let query = match head.uri.query() {
-        Some(query) => split_credentials(query, &mut presented),
+        Some(query) => split_credentials(query, token_parameter, &mut presented),
         None => ForwardedQuery::Unchanged,
     };
     (presented, query)
@@ -275,15 +289,20 @@ async fn admit(
 ) -> Result<Admission, Failure> {
     let now = session.edge.clock.now();
     let gate = &session.edge.rules.gate;
-    let admission = gate.admit(&session.connection, route.requirement, presented, now);
+    let admission = gate.admit(&session.connection, route.demand(), presented, now);
     Ok(admission.await?)
 }
 
-/// For a client that will present its secret inside the WebSocket.
-fn admit_to_present(session: &Session, presented: &Presented) -> Result<(), Failure> {
+/// For a client that will present its credential inside the WebSocket.
+async fn admit_to_present(
+    session: &Session,
+    route: &Route,
+    presented: &Presented,
+) -> Result<(), Failure> {
     let now = session.edge.clock.now();
     let gate = &session.edge.rules.gate;
-    Ok(gate.admit_to_present(&session.connection, presented, now)?)
+    let admission = gate.admit_to_present(&session.connection, route.demand(), presented, now);
+    Ok(admission.await?)
 }
 
 /// The fields as the upstream gets them: first everything that removes, then what is set.
@@ -301,7 +320,7 @@ fn prepare(
     let with_trailers =
         upstream.is_some_and(Upstream::speaks_http2) && headers::takes_trailers(fields);
     headers::remove_hop_by_hop(fields);
-    headers::remove_identity(fields);
+    headers::remove_identity(fields, &session.edge.rules.claim_fields);
     headers::remove_expect(fields);
     if with_trailers {
         fields.insert(TE, HeaderValue::from_static("trailers"));
@@ -310,6 +329,7 @@ fn prepare(
         headers::join_cookies(fields);
     }
     session.fields.set(fields, admission, host, request_id);
+    headers::set_claims(fields, &route.forward_claims, admission);
 }
 
 /// Opens a WebSocket at the upstream and, if it agrees, lets both sides talk (RFC 6455 §4).
@@ -335,7 +355,8 @@ async fn open_websocket(
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-    let run = tunnel.run(client, upstream, busy);
+    let token_left = admission.time_left(session.edge.clock.now());
+    let run = tunnel.run(client, upstream, busy, token_left);
     session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
     opening.pass_on(&mut answer.head);

@@ -8,11 +8,16 @@ use std::net::IpAddr;
 use hyper::HeaderMap;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
+
+use serde_json::Value;
 
 use super::target::Host;
 use crate::access::{Admission, ClientCredential, ClientIdentity, Connection};
+use crate::credential::{Presented, Source};
+use crate::route::ForwardedClaim;
 use crate::secret::Secret;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -81,15 +86,23 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes every field by which some upstream, in some dialect, learns who a client is.
-pub(super) fn remove_identity(headers: &mut HeaderMap) {
+/// Removes every field by which some upstream, in some dialect, learns who a client is, `ours` among
+/// them.
+pub(super) fn remove_identity(headers: &mut HeaderMap, ours: &[HeaderName]) {
     let claimed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_identity(name.as_str()))
+        .filter(|name| is_identity(name.as_str()) || is_one_of(name, ours))
         .cloned()
         .collect();
     for name in claimed {
         headers.remove(name);
+    }
+}
+
+fn is_one_of(name: &HeaderName, ours: &[HeaderName]) -> bool {
+    !ours.is_empty() && {
+        let usual = usual(name.as_str());
+        ours.iter().any(|ours| ours.as_str() == usual)
     }
 }
 
@@ -153,9 +166,14 @@ fn is_identity(name: &str) -> bool {
     if !name.bytes().any(is_odd) {
         return is_identity_name(name);
     }
-    let usual = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    let usual = usual(name);
     // To such a reader these would say where the body ends.
     matches!(usual.as_str(), "content-length" | "transfer-encoding") || is_identity_name(&usual)
+}
+
+/// The name as those read it who make no difference.
+fn usual(name: &str) -> String {
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 
 fn is_identity_name(name: &str) -> bool {
@@ -170,6 +188,72 @@ fn is_identity_name(name: &str) -> bool {
         || IDENTITY_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the gateway itself, or the upstream's framing, has a use for the field.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    let starts = |prefix: &str| name.as_str().starts_with(prefix);
+    !starts("x-") || starts("x-forwarded-") || *name == X_REAL_IP || *name == X_REQUEST_ID
+}
+
+/// Sets what the client's token says. A value that no field can carry is not told.
+pub(super) fn set_claims(
+    headers: &mut HeaderMap,
+    forwarded: &[ForwardedClaim],
+    admission: &Admission,
+) {
+    let Some(token) = admission.token() else {
+        return;
+    };
+    for claim in forwarded {
+        if let Some(value) = claim.path.find(token.claims()).and_then(field_value) {
+            headers.insert(claim.field.clone(), value);
+        }
+    }
+}
+
+/// Texts as they are, everything else as JSON writes it: a list can be told from a text with commas.
+fn field_value(claim: &Value) -> Option<HeaderValue> {
+    let text = match claim {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // A line break would begin another field, and blanks at the ends are no part of a value.
+    let is_plain = text.trim() == text && !text.chars().any(char::is_control);
+    HeaderValue::from_bytes(text.as_bytes())
+        .ok()
+        .filter(|_| is_plain)
+}
+
+/// Moves the tokens that stand among the subprotocols behind `prefix` into `presented`; the server
+/// sees the others alone.
+pub(super) fn take_subprotocol_tokens(
+    headers: &mut HeaderMap,
+    prefix: &str,
+    presented: &mut Presented,
+) {
+    let mut kept: Vec<String> = Vec::new();
+    let mut found = false;
+    for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+        for entry in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            if let Some(token) = entry.strip_prefix(prefix) {
+                presented.add_token(Source::Subprotocol, token);
+                found = true;
+            } else if !entry.is_empty() {
+                kept.push(entry.to_owned());
+            }
+        }
+    }
+    if !found {
+        return;
+    }
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(rest) = HeaderValue::try_from(kept.join(", "))
+        && !kept.is_empty()
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
+    }
 }
 
 /// The fields that are the same for every request of a connection, made once.

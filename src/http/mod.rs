@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hyper::header::HeaderName;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
 use headers::ConnectionFields;
+pub use headers::is_reserved;
 use watch::{Progress, Verdict, Watched};
 
 pub use head_scan::HeadScan;
@@ -62,6 +64,15 @@ pub struct Limits {
     pub stall_timeout: Duration,
 }
 
+/// Where tokens may stand when a WebSocket is opened, since browsers set no fields then.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenPlaces {
+    /// A query parameter.
+    pub query: Option<String>,
+    /// An entry of `Sec-WebSocket-Protocol` that begins so.
+    pub subprotocol: Option<String>,
+}
+
 /// What is the same for every request of a listener until the configuration is replaced.
 #[derive(Debug)]
 pub struct Rules {
@@ -73,6 +84,10 @@ pub struct Rules {
     pub gate: Gate,
     /// Where to.
     pub routes: RouteTable,
+    /// Where tokens may stand when a WebSocket is opened.
+    pub token_places: TokenPlaces,
+    /// The fields that carry claims upstream; none of them is a client's.
+    pub claim_fields: Vec<HeaderName>,
     /// Bounds.
     pub limits: Limits,
 }

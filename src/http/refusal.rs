@@ -226,7 +226,8 @@ fn refused(refusal: &Refusal) -> Outcome {
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
         | Refusal::Conflict
-        | Refusal::TokenConflict => Outcome {
+        | Refusal::TokenConflict
+        | Refusal::Claims => Outcome {
             status: StatusCode::FORBIDDEN,
             code: "forbidden",
         },
@@ -239,6 +240,7 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
     const CLIENT: &str = "Client realm=\"portcullis\"";
     const BEARER: &str = "Bearer realm=\"portcullis\"";
     const INVALID: &str = "Bearer realm=\"portcullis\", error=\"invalid_token\"";
+    const INSUFFICIENT: &str = "Bearer realm=\"portcullis\", error=\"insufficient_scope\"";
     match refusal {
         Refusal::NoCertificate | Refusal::NoCredential | Refusal::MalformedCredential(_) => {
             &[CLIENT]
@@ -247,6 +249,8 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
         Refusal::Token(Flaw::Unavailable) => &[],
         // RFC 8705 §3: a token that is bound elsewhere is an invalid one.
         Refusal::Token(_) | Refusal::TokenBinding => &[INVALID],
+        // RFC 6750 §3.1.
+        Refusal::Claims => &[INSUFFICIENT],
         Refusal::Nobody => &[CLIENT, BEARER],
         Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired

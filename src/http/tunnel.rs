@@ -3,6 +3,7 @@
 //! to it does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -29,9 +30,15 @@ impl Tunnel {
         Self { session, route }
     }
 
-    /// Takes both sides over once hyper lets them go, and carries frames until either ends. The
-    /// server is `busy` with it for as long.
-    pub(super) async fn run(self, client: OnUpgrade, upstream: OnUpgrade, busy: Busy) {
+    /// Takes both sides over once hyper lets them go, and carries frames until either ends, or
+    /// the client's token does. The server is `busy` with it for as long.
+    pub(super) async fn run(
+        self,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        busy: Busy,
+        token_left: Option<Duration>,
+    ) {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(sides) => sides,
             Err(error) => {
@@ -41,7 +48,7 @@ impl Tunnel {
         };
         let active = &self.session.edge.metrics.websockets_active;
         active.inc();
-        self.relay(client, upstream).await;
+        self.relay(client, upstream, token_left).await;
         active.dec();
         drop(busy);
     }
@@ -69,25 +76,24 @@ impl Tunnel {
         let limit = u64::from(settings.max_packet.max(settings.max_connect));
         let client = ByteStream::of_server(client, limit);
         let lifecycle = lifecycle.clone();
-        mqtt::serve(
-            client,
-            connection,
-            &edge.mqtt,
-            upstream.servers(),
+        let entrance = mqtt::Entrance {
+            servers: upstream.servers(),
+            demand: self.route.demand(),
             presented,
-            lifecycle,
-        )
-        .await;
+        };
+        mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }
 
-    async fn relay(&self, client: Upgraded, upstream: Upgraded) {
+    async fn relay(&self, client: Upgraded, upstream: Upgraded, token_left: Option<Duration>) {
         let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let (up, down) = (FrameScanner::new(), FrameScanner::new());
         let idle = Idle::Either(self.route.idle_timeout);
         let mut relay = Relay::new(client, upstream, up, down, idle);
         let mut lifecycle = self.session.lifecycle.clone();
         let now = self.session.edge.clock.now();
-        let expiry = tokio::time::sleep(self.session.connection.time_left(now));
+        let certificate_left = self.session.connection.time_left(now);
+        let expiry = token_left.map_or(certificate_left, |left| left.min(certificate_left));
+        let expiry = tokio::time::sleep(expiry);
         tokio::pin!(expiry);
         loop {
             let reason = tokio::select! {

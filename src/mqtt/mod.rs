@@ -16,10 +16,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-pub use session::serve;
+pub use session::{Entrance, serve};
 
 use crate::access::Gate;
 use crate::clock::Clock;
+use crate::route::Requirement;
 use crate::telemetry::Metrics;
 use crate::tls::Terminator;
 use crate::websocket::ByteStream;
@@ -29,6 +30,8 @@ use crate::websocket::ByteStream;
 pub struct Edge {
     /// Who may pass.
     pub gate: Gate,
+    /// What a client of a listener for MQTT alone must be.
+    pub requirement: Requirement,
     /// How CONNECT is treated.
     pub settings: Settings,
     /// How long a drain may take: sessions end spread over it.

@@ -169,6 +169,7 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
         | Refusal::Conflict
-        | Refusal::TokenConflict => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
+        | Refusal::TokenConflict
+        | Refusal::Claims => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
     }
 }

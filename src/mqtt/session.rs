@@ -17,23 +17,38 @@ use crate::access::{Admission, ClientCredential, Connection, Refusal};
 use crate::credential::Presented;
 use crate::listener::{Announcement, Remote};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
-use crate::route::Requirement;
+use crate::route::Demand;
 use crate::upstream::Servers;
 
-/// Serves one MQTT client, on a connection of its own or inside a WebSocket whose opening has
-/// presented `presented` already.
+/// What stands behind the gate, and what it takes to pass.
+#[derive(Debug)]
+pub struct Entrance<'a> {
+    /// The brokers.
+    pub servers: &'a Servers,
+    /// What a client must be.
+    pub demand: Demand<'a>,
+    /// What it has presented already, by opening a WebSocket.
+    pub presented: Presented,
+}
+
+/// Serves one MQTT client, on a connection of its own or inside a WebSocket.
 pub async fn serve<C: Transport>(
     client: C,
     connection: &Connection,
     edge: &Edge,
-    servers: &Servers,
-    presented: Presented,
+    entrance: Entrance<'_>,
     lifecycle: Remote,
 ) {
+    let Entrance {
+        servers,
+        demand,
+        presented,
+    } = entrance;
     let session = Session {
         connection,
         edge,
         servers,
+        demand,
     };
     if let Err(refused) = session.run(client, presented, lifecycle).await {
         session.refuse(refused).await;
@@ -44,6 +59,7 @@ struct Session<'a> {
     connection: &'a Connection,
     edge: &'a Edge,
     servers: &'a Servers,
+    demand: Demand<'a>,
 }
 
 /// A client that gets no further than its CONNECT.
@@ -60,6 +76,8 @@ struct Opened {
     keep_alive: u16,
     auth: bool,
     maximum_packet_size: Option<u32>,
+    /// Until the client's token expires, if it has one.
+    token_left: Option<Duration>,
 }
 
 impl Session<'_> {
@@ -145,7 +163,7 @@ impl Session<'_> {
             match self.verdict(lifecycle.changed().await) {
                 None => {}
                 Some(Ended::Draining) => return Failure::Draining,
-                Some(Ended::Untrusted | Ended::Expired | Ended::Silent) => {
+                Some(Ended::Untrusted | Ended::Expired | Ended::Overdue | Ended::Silent) => {
                     return Failure::Untrusted;
                 }
             }
@@ -189,6 +207,7 @@ impl Session<'_> {
             keep_alive: connect.keep_alive(),
             auth,
             maximum_packet_size: connect.maximum_packet_size(),
+            token_left: admission.time_left(self.edge.clock.now()),
         })
     }
 
@@ -215,7 +234,7 @@ impl Session<'_> {
         }
         let now = self.edge.clock.now();
         let gate = &self.edge.gate;
-        let admission = gate.admit(self.connection, Requirement::Client, &presented, now);
+        let admission = gate.admit(self.connection, self.demand, &presented, now);
         Ok(admission.await?)
     }
 
@@ -239,13 +258,19 @@ impl Session<'_> {
             keep_alive,
             auth,
             maximum_packet_size,
+            token_left,
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);
         let mut relay =
             Relay::new(client, broker, up, down, idle(keep_alive)).on_breach(tell_of_breach);
         relay.begin_with(rest);
-        let expiry = tokio::time::sleep(self.connection.time_left(self.edge.clock.now()));
+        let certificate_left = self.connection.time_left(self.edge.clock.now());
+        let (left, at_expiry) = match token_left {
+            Some(left) if left < certificate_left => (left, Ended::Overdue),
+            Some(_) | None => (certificate_left, Ended::Expired),
+        };
+        let expiry = tokio::time::sleep(left);
         tokio::pin!(expiry);
         let mut drain_at = None;
         loop {
@@ -254,7 +279,7 @@ impl Session<'_> {
                     Some(end) => return self.report(&end),
                     None => Some(Ended::Silent),
                 },
-                () = &mut expiry, if !relay.is_closing() => Some(Ended::Expired),
+                () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
                     match self.verdict(heard) {
                         Some(Ended::Draining) => {
@@ -319,6 +344,7 @@ impl Session<'_> {
             Ended::Draining if reference.is_some() => DisconnectReason::ServerMoved,
             Ended::Draining => DisconnectReason::ServerShuttingDown,
             Ended::Expired | Ended::Untrusted => DisconnectReason::NotAuthorized,
+            Ended::Overdue => DisconnectReason::MaximumConnectTime,
             Ended::Silent => DisconnectReason::KeepAliveTimeout,
         };
         let server_reference = reference.filter(|_| ended == Ended::Draining);
@@ -376,7 +402,10 @@ impl Session<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Draining,
+    /// The client's certificate has expired.
     Expired,
+    /// Its token has.
+    Overdue,
     Untrusted,
     Silent,
 }
@@ -385,7 +414,7 @@ impl Ended {
     fn ending(self) -> Ending {
         match self {
             Self::Draining | Self::Silent => Ending::GoingAway,
-            Self::Expired | Self::Untrusted => Ending::Refused,
+            Self::Expired | Self::Overdue | Self::Untrusted => Ending::Refused,
         }
     }
 }
@@ -411,34 +440,27 @@ fn idle(keep_alive: u16) -> Idle {
     }
 }
 
-/// The CONNECT with the secret of the client's certificate as its password, if it has none; `None`
-/// if it goes as it is, byte for byte.
+/// The CONNECT with what the client is known by as its password, where it has none or has shown its
+/// token there; `None` if it goes as it is, byte for byte.
 fn rewrite(
     admission: &Admission,
     connect: &Connect<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-    match admission.credential() {
-        ClientCredential::Certificate(device) if connect.password().is_none() => {
-            let password = Some(device.client_secret().expose().as_bytes());
-            let rewritten = connect.rewrite(&Changes {
-                password,
-                ..Changes::default()
-            })?;
-            Ok(Some(Zeroizing::new(rewritten)))
-        }
-        ClientCredential::Presented(secret) if connect.password().is_none() => {
-            let password = Some(secret.expose().as_bytes());
-            let rewritten = connect.rewrite(&Changes {
-                password,
-                ..Changes::default()
-            })?;
-            Ok(Some(Zeroizing::new(rewritten)))
-        }
-        ClientCredential::Certificate(_)
-        | ClientCredential::Presented(_)
-        | ClientCredential::Bearer(_)
-        | ClientCredential::Unchecked => Ok(None),
+    let secret = match admission.credential() {
+        ClientCredential::Certificate(device) => device.client_secret(),
+        ClientCredential::Presented(secret) | ClientCredential::Bearer(secret) => secret,
+        ClientCredential::Unchecked => return Ok(None),
+    };
+    let password = secret.expose().as_bytes();
+    // The gate has compared them already; this is no secret any more.
+    if connect.password() == Some(password) {
+        return Ok(None);
     }
+    let rewritten = connect.rewrite(&Changes {
+        password: Some(password),
+        ..Changes::default()
+    })?;
+    Ok(Some(Zeroizing::new(rewritten)))
 }
 
 async fn until(time: Option<tokio::time::Instant>) {

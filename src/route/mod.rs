@@ -4,11 +4,13 @@
 //! path before a prefix, then the longer prefix. Paths are compared after [`normalise`], and the
 //! upstream gets that same form.
 
+mod claims;
 mod path;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use path::{PathError, normalise};
 
 use crate::host::HostPattern;
@@ -35,6 +37,25 @@ impl Requirement {
         match self {
             Self::User | Self::Any | Self::Both => true,
             Self::Client | Self::None => false,
+        }
+    }
+}
+
+/// What a client must be, and what its token must say if it is known by one.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand<'a> {
+    /// What the client must be.
+    pub requirement: Requirement,
+    /// What its token must say, all of it.
+    pub claims: &'a [ClaimRule],
+}
+
+impl From<Requirement> for Demand<'_> {
+    /// Tokens may say what they like.
+    fn from(requirement: Requirement) -> Self {
+        Self {
+            requirement,
+            claims: &[],
         }
     }
 }
@@ -78,6 +99,10 @@ pub struct Route {
     pub strip_prefix: bool,
     /// What a client must be.
     pub requirement: Requirement,
+    /// What a user's token must say.
+    pub claims: Vec<ClaimRule>,
+    /// What upstream is told of it.
+    pub forward_claims: Vec<ForwardedClaim>,
     /// The upstream, as an index into the list of upstreams.
     pub upstream: usize,
     /// Most bytes in a request's body.
@@ -91,6 +116,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// What it demands.
+    #[must_use]
+    pub fn demand(&self) -> Demand<'_> {
+        Demand {
+            requirement: self.requirement,
+            claims: &self.claims,
+        }
+    }
+
     /// The path that the upstream sees for `path`, which this route has matched.
     #[must_use]
     pub fn upstream_path<'a>(&self, path: &'a str) -> &'a str {
@@ -200,6 +234,8 @@ mod tests {
             protocol: Protocol::Http,
             strip_prefix: true,
             requirement: Requirement::Client,
+            claims: vec![],
+            forward_claims: vec![],
             upstream: 0,
             max_body: 0,
             response_timeout: Duration::ZERO,

@@ -9,15 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::client::{Answer, EVERY_PROTOCOL, Protocol};
+use crate::harness::issuer::{KEY, OTHER_KEY, PLATFORM, claims, good, signed};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::{Client, Lab};
-
-const KEY: &str = "the platform's secret, known to the tests alone";
-const OTHER_KEY: &str = "somebody else's secret, of much the same length";
-
-const PLATFORM: &str = "[providers.platform]\nkind = \"secret\"\nissuers = [\"supermq.auth\"]\n\
-    subject_claims = [\"sub\", \"user\"]\nrequire_type = true\n\
-    secret = \"the platform's secret, known to the tests alone\"\n";
 
 /// Routes that demand `credential`, and a provider.
 async fn lab(config: Config, credential: &str) -> Lab {
@@ -26,20 +20,6 @@ async fn lab(config: Config, credential: &str) -> Lab {
         .route(&format!("credential = \"{credential}\""))
         .start()
         .await
-}
-
-fn claims(lab: &Lab) -> Value {
-    let now = lab.clock.now();
-    json!({"iss": "supermq.auth", "type": 0, "user": "u1", "iat": now, "exp": now + 3600})
-}
-
-fn signed(key: &str, claims: &Value) -> String {
-    let key = EncodingKey::from_secret(key.as_bytes());
-    encode(&Header::new(Algorithm::HS512), claims, &key).unwrap()
-}
-
-fn good(lab: &Lab) -> String {
-    signed(KEY, &claims(lab))
 }
 
 async fn send(client: &Client, protocol: Protocol, query: &str, authorization: &[&str]) -> Answer {
@@ -293,10 +273,10 @@ async fn a_configuration_that_would_believe_too_much_is_refused() {
     let mut lab = Config::key().start().await;
     for (tables, expected) in [
         (
-            PLATFORM.replace("issuers = [\"supermq.auth\"]", ""),
+            PLATFORM.replace("profile = \"supermq-hs\"", "kind = \"secret\""),
             "issuers: is missing",
         ),
-        (PLATFORM.replace("[\"supermq.auth\"]", "[]"), "at least one"),
+        (format!("{PLATFORM}issuers = []\n"), "at least one"),
         (
             format!("{PLATFORM}algorithms = [\"none\"]\n"),
             "\"none\" is none of",
@@ -310,8 +290,9 @@ async fn a_configuration_that_would_believe_too_much_is_refused() {
             "one algorithm",
         ),
         (
-            PLATFORM.replace("\"secret\"", "\"pem\"")
-                + "key_files = [\"x\"]\nalgorithms = [\"HS256\"]\n",
+            "[providers.x]\nkind = \"pem\"\nissuers = [\"x\"]\nkey_files = [\"x\"]\n\
+             algorithms = [\"HS256\"]\n"
+                .to_owned(),
             "must not be HS256",
         ),
     ] {

@@ -13,7 +13,36 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Identity, PATIENCE};
+use portcullis::clock::Clock as _;
+
+use super::{Identity, Lab, PATIENCE};
+
+/// The secret of the provider that [`PLATFORM`] configures.
+pub const KEY: &str = "the platform's secret, known to the tests alone";
+
+/// Another one.
+pub const OTHER_KEY: &str = "somebody else's secret, of much the same length";
+
+/// A provider with a shared secret.
+pub const PLATFORM: &str = "[providers.platform]\nprofile = \"supermq-hs\"\n\
+    secret = \"the platform's secret, known to the tests alone\"\n";
+
+/// What the platform says of a user whom it has just let in.
+pub fn claims(lab: &Lab) -> Value {
+    let now = lab.clock.now();
+    json!({"iss": "supermq.auth", "type": 0, "user": "u1", "iat": now, "exp": now + 3600})
+}
+
+/// A token of these claims, signed with a secret.
+pub fn signed(key: &str, claims: &Value) -> String {
+    let key = EncodingKey::from_secret(key.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS512), claims, &key).unwrap()
+}
+
+/// A token of the platform.
+pub fn good(lab: &Lab) -> String {
+    signed(KEY, &claims(lab))
+}
 
 /// A private key (ES256) with an id.
 pub struct Signer {

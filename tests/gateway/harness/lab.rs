@@ -41,6 +41,8 @@ pub struct Config {
     pub timeouts: String,
     pub route: String,
     pub mqtt: String,
+    pub mqtts: String,
+    pub mqtt_route: String,
     pub drain_timeout: Option<&'static str>,
     /// Whole tables.
     pub tables: String,
@@ -88,6 +90,13 @@ impl Config {
         self
     }
 
+    /// Lines for the listener for MQTT and for the route to it, `/mqtt`.
+    pub fn each_mqtt(mut self, lines: &str) -> Self {
+        writeln!(self.mqtts, "{lines}").unwrap();
+        writeln!(self.mqtt_route, "{lines}").unwrap();
+        self
+    }
+
     /// MQTT sessions end spread over this time.
     pub fn drain_timeout(mut self, time: &'static str) -> Self {
         self.drain_timeout = Some(time);
@@ -111,6 +120,8 @@ impl Config {
             timeouts,
             route,
             mqtt,
+            mqtts,
+            mqtt_route,
             drain_timeout,
             tables,
         } = self;
@@ -124,13 +135,13 @@ impl Config {
              [tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n{tls}\n\
              [mqtt]\n{mqtt}\n\
              [listeners.edge]\naddress = \"127.0.0.1:0\"\n\
-             [listeners.mqtts]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"broker\"\n\
+             [listeners.mqtts]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"broker\"\n{mqtts}\n\
              [upstreams.origin]\nservers = [\"{origin}\"]\n\
              [upstreams.broker]\nservers = [\"{broker}\"]\n\
              [routes.http]\npath = \"/http/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
              [routes.ws]\npath = \"/ws/\"\nupstream = \"origin\"\nstrip_prefix = true\n{route}\n\
              [routes.public]\npath = \"/public/\"\nupstream = \"origin\"\ncredential = \"none\"\n\
-             [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n{tables}\n"
+             [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n{mqtt_route}\n{tables}\n"
         )
     }
 }
