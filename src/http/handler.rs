@@ -320,6 +320,7 @@ fn prepare(
     let with_trailers =
         upstream.is_some_and(Upstream::speaks_http2) && headers::takes_trailers(fields);
     headers::remove_hop_by_hop(fields);
+    headers::remove_trailer(fields);
     headers::remove_identity(fields, &session.edge.rules.claim_fields);
     headers::remove_expect(fields);
     if with_trailers {

@@ -34,13 +34,12 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// RFC 9110 §7.6.1, with what older implementations treat alike. `Transfer-Encoding` is between
 /// hyper and each side.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     KEEP_ALIVE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
     HTTP2_SETTINGS,
@@ -57,6 +56,13 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         if headers.contains_key(&name) {
             headers.remove(name);
         }
+    }
+}
+
+/// Trailers of a request end here, and what announces them.
+pub(super) fn remove_trailer(headers: &mut HeaderMap) {
+    if headers.contains_key(TRAILER) {
+        headers.remove(TRAILER);
     }
 }
 

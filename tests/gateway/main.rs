@@ -18,6 +18,7 @@ mod resumption;
 mod secrecy;
 mod server_names;
 mod specification;
+mod streaming;
 mod token_claims;
 mod token_keys;
 mod token_sessions;
