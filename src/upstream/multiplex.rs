@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113) connections of one worker to the servers of one upstream. Requests share them,
-//! as many as a server lets each carry; a new one is opened when all are full, and one that its
-//! server is leaving (GOAWAY) takes no more.
+//! as many as a server lets each carry; a new one is opened when all are full. One that its server
+//! is leaving (GOAWAY), or that has fallen silent, takes no more.
 //!
 //! What a server says it has not begun with is handed back to be sent again: a stream above the
 //! last one of a GOAWAY (§6.8), one refused (§8.7), and whatever never left.
@@ -38,9 +38,12 @@ const STREAM_WINDOW: u32 = 65_535;
 /// Most bytes of an answer's header list.
 const MOST_HEADER_BYTES: u32 = 64 << 10;
 
-/// A connection whose requests wait is asked for a sign of life so often, and has as long to give
-/// one: otherwise all requests would go to a server that has vanished without a word.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection that is silent while requests wait is asked for a sign of life so often. Servers of
+/// gRPC end connections that ask more often than every five minutes.
+const KEEP_ALIVE: Duration = Duration::from_secs(330);
+
+/// How long it may take to give one.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often a request that servers have not begun with is sent again.
 const MOST_REPEATS: usize = 2;
@@ -79,13 +82,20 @@ struct Traffic {
     /// Whether it has said so at all.
     is_known: AtomicBool,
     idle_since: Mutex<Instant>,
+    /// When the last answer began, or anything else was said about a request.
+    heard: Mutex<Instant>,
+    /// It takes no more requests.
+    is_left: AtomicBool,
     /// That there may be something new to know.
     news: Notify,
 }
 
 /// A request's place on a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Traffic>);
+pub(super) struct Place {
+    traffic: Arc<Traffic>,
+    since: Instant,
+}
 
 impl<B> fmt::Debug for Multiplex<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,14 +137,16 @@ where
             let (copy, original) = repeatable::lend(request);
             let failure = match sender.try_send_request(copy).await {
                 Ok(mut response) => {
-                    place.0.note(true);
+                    place.traffic.note(true);
                     *response.version_mut() = Version::HTTP_11;
                     return Attempt::Answered(response, Hold::Place(place));
                 }
                 Err(failure) => failure.into_error(),
             };
-            place.0.note(false);
             let may_repeat = attempts <= MOST_REPEATS && is_untouched(&failure);
+            if cause(&failure).is_some_and(h2::Error::is_remote) {
+                place.traffic.note(false);
+            }
             match original.take_back().filter(|_| may_repeat) {
                 Some(untouched) => request = untouched,
                 None => return Attempt::Failed(failure),
@@ -180,7 +192,7 @@ impl<B> Bundle<B> {
     /// A place on a connection that has room: the first of them, so that the last run empty.
     fn free(&self, idle_timeout: Duration) -> Option<(SendRequest<Repeatable<B>>, Place)> {
         let mut lines = self.lines();
-        lines.retain(|line| !line.sender.is_closed() && !line.traffic.is_past(idle_timeout));
+        lines.retain(|line| line.is_open() && !line.traffic.is_past(idle_timeout));
         lines.iter().find_map(Line::enter)
     }
 }
@@ -238,7 +250,7 @@ where
         .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS)
         .max_header_list_size(MOST_HEADER_BYTES)
         .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .handshake(TokioIo::new(link))
         .await
         .map_err(io::Error::other)?;
@@ -270,6 +282,10 @@ async fn drive<B>(
 }
 
 impl<B> Line<B> {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.traffic.is_left.load(Ordering::Relaxed)
+    }
+
     fn enter(&self) -> Option<(SendRequest<Repeatable<B>>, Place)> {
         let has_room = self.traffic.active.load(Ordering::Relaxed)
             < self.traffic.limit.load(Ordering::Relaxed);
@@ -284,6 +300,8 @@ impl Traffic {
             limit: AtomicU32::new(MOST_STREAMS),
             is_known: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
+            heard: Mutex::new(Instant::now()),
+            is_left: AtomicBool::new(false),
             news: Notify::new(),
         }
     }
@@ -295,10 +313,15 @@ impl Traffic {
 
     /// With the first answer the server's settings have come; a refusal may mean new ones.
     fn note(&self, answered: bool) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let is_known = self.is_known.swap(true, Ordering::Relaxed);
         if !answered || !is_known {
             self.news.notify_one();
         }
+    }
+
+    fn has_heard_since(&self, time: Instant) -> bool {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) >= time
     }
 
     fn is_past(&self, idle_timeout: Duration) -> bool {
@@ -313,15 +336,24 @@ impl Traffic {
 impl Place {
     fn on(traffic: &Arc<Traffic>) -> Self {
         traffic.active.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(traffic))
+        Self {
+            traffic: Arc::clone(traffic),
+            since: Instant::now(),
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let idle_since = self.0.idle_since.lock();
+        let traffic = &self.traffic;
+        // Nothing was heard of this request, nor of any other since: as HTTP/1.1 would, it takes
+        // the connection with it. Otherwise all would go to a server that has vanished.
+        if !traffic.has_heard_since(self.since) {
+            traffic.is_left.store(true, Ordering::Relaxed);
+        }
+        let idle_since = traffic.idle_since.lock();
         *idle_since.unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        traffic.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

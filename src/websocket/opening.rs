@@ -7,7 +7,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::http::response;
@@ -128,6 +128,8 @@ impl Opening {
     /// Asks for the WebSocket on the next hop, which speaks HTTP/1.1 whatever the client does.
     pub fn ask(&self, head: &mut Parts) {
         self.set(&mut head.headers);
+        // There are no trailers after a 101, and HTTP/1.1 would want it named by Connection.
+        head.headers.remove(TE);
         if self.form == Form::Connect {
             head.method = Method::GET;
             head.headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());

@@ -332,6 +332,42 @@ async fn a_client_that_gives_up_resets_its_stream_alone() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_fallen_silent_takes_no_more() {
+    let server = Streams::start().await;
+    let lines = format!(
+        "{H2}\n[routes.hasty]\npath = \"/hasty/\"\nupstream = \"raw\"\nresponse_timeout = \"200ms\""
+    );
+    let lab = config(server.address, &lines).start().await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    // Given up while others are answered: it stays.
+    let mut hasty = client.share();
+    let given_up = tokio::spawn(async move { get(&mut hasty, "/hasty/m").await });
+    let _unanswered = line.next().await;
+    let (answer, ()) = join(get(&mut client, "/raw/m"), async {
+        line.next().await.ok();
+    })
+    .await;
+    assert_eq!(answer.body, "ok");
+    assert_eq!(given_up.await.unwrap().status, 504);
+    let (answer, ()) = join(get(&mut client, "/raw/m"), async {
+        line.next().await.ok();
+    })
+    .await;
+    assert_eq!(answer.body, "ok");
+    // Given up, and nothing was heard meanwhile.
+    let silent = async { line.next().await };
+    let (answer, _unanswered) = join(get(&mut client, "/hasty/m"), silent).await;
+    assert_eq!(answer.status, 504);
+    let answer = async {
+        let mut other = server.accept().await;
+        other.next().await.ok();
+        other
+    };
+    let (answer, _other) = join(get(&mut client, "/raw/m"), answer).await;
+    assert_eq!(answer.body, "ok");
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_reads_holds_up_no_other() {
     let server = Streams::start().await;
     let lab = lab(&server).await;
@@ -540,10 +576,12 @@ async fn websockets_are_opened_by_http_1_there_too() {
     let server = Scripted::start().await;
     let lab = config(server.address, H2).start().await;
     let device = lab.device();
-    let opening = tokio::spawn(async move { device.open_websocket("/raw/ws", &[]).await });
+    let fields = [("te", "trailers")];
+    let opening = tokio::spawn(async move { device.open_websocket("/raw/ws", &fields).await });
     let mut peer = server.accept().await;
     let head = peer.head_as_sent().await;
     assert!(head.starts_with("GET /raw/ws HTTP/1.1\r\n"), "{head}");
+    assert!(!head.contains("trailers"), "{head}");
     peer.say(&crate::harness::scripted::websocket_answer(&head))
         .await;
     opening.await.unwrap().unwrap();
