@@ -144,8 +144,11 @@ where
                 Err(failure) => failure.into_error(),
             };
             let may_repeat = attempts <= MOST_REPEATS && is_untouched(&failure);
-            if cause(&failure).is_some_and(h2::Error::is_remote) {
+            if let Some(cause) = cause(&failure).filter(|cause| cause.is_remote()) {
                 place.traffic.note(false);
+                if cause.is_go_away() {
+                    place.traffic.leave();
+                }
             }
             match original.take_back().filter(|_| may_repeat) {
                 Some(untouched) => request = untouched,
@@ -320,6 +323,10 @@ impl Traffic {
         }
     }
 
+    fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
     fn has_heard_since(&self, time: Instant) -> bool {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) >= time
     }
@@ -349,7 +356,7 @@ impl Drop for Place {
         // Nothing was heard of this request, nor of any other since: as HTTP/1.1 would, it takes
         // the connection with it. Otherwise all would go to a server that has vanished.
         if !traffic.has_heard_since(self.since) {
-            traffic.is_left.store(true, Ordering::Relaxed);
+            traffic.leave();
         }
         let idle_since = traffic.idle_since.lock();
         *idle_since.unwrap_or_else(PoisonError::into_inner) = Instant::now();

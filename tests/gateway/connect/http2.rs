@@ -7,10 +7,12 @@ use h2::Reason;
 use http_body_util::BodyExt;
 use hyper::{HeaderMap, Method, StatusCode};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
 use super::{config, problem};
 use crate::harness::kept::{in_parts, whole};
 use crate::harness::lab::SECRET;
+use crate::harness::scripted::Peer;
 use crate::harness::streams::{Line, Stream, Streams};
 use crate::harness::{
     Answer, Authority, Kept, Lab, Multiplexed, PATIENCE, Protocol, Scripted, Secure,
@@ -247,6 +249,67 @@ async fn a_refused_stream_is_sent_again() {
     let request = client.request(Method::DELETE, "/raw/m", &[("x-kept", "1")], whole(""));
     let (answer, ()) = join(request, answers).await;
     assert_eq!(answer.unwrap().body, "ok");
+}
+
+/// Reads frames (RFC 9113 §4.1) up to the next HEADERS, and gives its stream.
+async fn headers(peer: &mut Peer) -> u32 {
+    loop {
+        let head = peer.bytes(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        peer.bytes(length.try_into().unwrap()).await;
+        if head[3] == 1 {
+            return u32::from_be_bytes(head[5..9].try_into().unwrap());
+        }
+    }
+}
+
+/// Begins HTTP/2 on a connection: reads the preface, and sends empty SETTINGS.
+async fn begin(peer: &mut Peer) {
+    assert_eq!(peer.bytes(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    peer.stream
+        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+}
+
+/// HEADERS with END_STREAM and `:status` 200 (RFC 7541, appendix A), for `stream`.
+fn ok_on(stream: u8) -> [u8; 10] {
+    [0, 0, 1, 1, 0x05, 0, 0, 0, stream, 0x88]
+}
+
+#[tokio::test]
+async fn what_a_goaway_leaves_out_is_sent_again() {
+    let server = Scripted::start().await;
+    let lab = config(server.address, H2).start().await;
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let answer = async {
+        let mut peer = server.accept().await;
+        begin(&mut peer).await;
+        assert_eq!(headers(&mut peer).await, 1);
+        peer.stream.write_all(&ok_on(1)).await.unwrap();
+        peer
+    };
+    let (answer, mut peer) = join(get(&mut client, "/raw/1"), answer).await;
+    assert_eq!(answer.status, 200);
+    let mut in_flight = client.share();
+    let in_flight = tokio::spawn(async move { get(&mut in_flight, "/raw/3").await.status });
+    assert_eq!(headers(&mut peer).await, 3);
+    let again = async {
+        assert_eq!(headers(&mut peer).await, 5);
+        // GOAWAY: 3 was the last one.
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+        peer.stream.write_all(&goaway).await.unwrap();
+        let mut other = server.accept().await;
+        begin(&mut other).await;
+        assert_eq!(headers(&mut other).await, 1);
+        other.stream.write_all(&ok_on(1)).await.unwrap();
+        peer.stream.write_all(&ok_on(3)).await.unwrap();
+        (peer, other)
+    };
+    let request = client.request(Method::DELETE, "/raw/5", &[], whole(""));
+    let (answer, _kept) = join(request, again).await;
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(in_flight.await.unwrap(), 200);
 }
 
 #[tokio::test]
