@@ -593,6 +593,27 @@ mod key_sets {
     }
 
     #[test]
+    fn the_example_of_rfc_7515_verifies_with_the_key_that_it_names() {
+        let set = json!({"keys": [{"kty": "EC", "crv": "P-256", "x": X, "y": Y}]}).to_string();
+        let set = jwks::parse(set.as_bytes(), &[Algorithm::Es256]).unwrap();
+        // RFC 7515 §A.3.
+        let token = "eyJhbGciOiJFUzI1NiJ9.\
+            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
+            DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+        let jwt = Jwt::parse(token).unwrap();
+        let verifies = |message: &[u8], signature: &[u8]| {
+            set.keys[0].verifies(jwt.algorithm, message, signature)
+        };
+        assert!(verifies(jwt.message, &jwt.signature));
+        assert!(!verifies(b"something else", &jwt.signature));
+        // What a careless verifier takes (CVE-2022-21449), and the DER form, which is no JWS.
+        assert!(!verifies(jwt.message, &[0; 64]));
+        assert!(!verifies(jwt.message, &[]));
+        assert!(!verifies(jwt.message, &jwt.signature[..63]));
+        assert_eq!(jwt.claims["iss"], "joe");
+    }
+
+    #[test]
     fn what_is_no_key_set_is_refused() {
         for document in [
             "",

@@ -14,6 +14,7 @@ mod isolation;
 mod legacy;
 mod lifecycle;
 mod mqtt;
+mod oidc_provider;
 mod resumption;
 mod secrecy;
 mod server_names;

@@ -2,11 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use portcullis::clock::{Clock, SystemClock};
 use rcgen::DnType;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::harness::ca::{device, name};
 use crate::harness::client::EVERY_PROTOCOL;
+use crate::harness::issuer::{KEY, OTHER_KEY, PLATFORM, signed};
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, EVERY_VERSION, Will, Wire};
 use crate::harness::process::Running;
@@ -145,6 +148,10 @@ async fn everything_it_has_said(gateway: Running<'_>) {
 }
 
 async fn talkative_site(top: &str) -> Site {
+    talkative_site_with(top, "").await
+}
+
+async fn talkative_site_with(top: &str, more: &str) -> Site {
     let site = Site::new().await;
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = port.local_addr().unwrap();
@@ -158,7 +165,7 @@ async fn talkative_site(top: &str) -> Site {
          [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n\
          [routes.mqtt_nowhere]\npath = \"/mqtt-nowhere\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n"
     );
-    site.configure(&top, &format!("{log}{mqtt}{}", tables(nobody)));
+    site.configure(&top, &format!("{log}{mqtt}{more}{}", tables(nobody)));
     site
 }
 
@@ -208,6 +215,64 @@ async fn no_secret_is_told_where_keys_decide() {
         assert_secret_free("a body", &String::from_utf8_lossy(&answer.body));
     }
     everything_it_has_said(gateway).await;
+}
+
+/// A token's parts: any of them is enough to replay it, or tells whose it is.
+fn parts(token: &str) -> Vec<String> {
+    token.split('.').map(str::to_owned).skip(1).collect()
+}
+
+#[tokio::test]
+async fn no_token_and_no_claim_is_told_where_users_are_demanded() {
+    let routes = "[routes.user]\npath = \"/user/\"\nupstream = \"origin\"\ncredential = \"user\"\n\
+                  [tokens]\nwebsocket_query = \"access_token\"\n\
+                  websocket_subprotocol = \"bearer.\"\n";
+    let site = talkative_site_with("auth = \"key\"", &format!("{routes}{PLATFORM}")).await;
+    let gateway = site.run(&[]).await;
+    let client = gateway.client(None);
+    let now = SystemClock.now();
+    let claims = json!({
+        "iss": "supermq.auth", "type": 0, "user": SECRET, "iat": now, "exp": now + 3600,
+    });
+    let (good, forged) = (signed(KEY, &claims), signed(OTHER_KEY, &claims));
+    let mut texts = Vec::new();
+    for token in [&good, &forged, &format!("{good}=")] {
+        let (bearer, subprotocol) = (format!("Bearer {token}"), format!("bearer.{token}, mqtt"));
+        for protocol in EVERY_PROTOCOL {
+            for path in [
+                "/user/m".to_owned(),
+                format!("/user/m?access_token={token}"),
+                format!("/user/m?authorization=Bearer%20{token}"),
+            ] {
+                let fields = [
+                    ("authorization", bearer.as_str()),
+                    ("sec-websocket-protocol", &subprotocol),
+                ];
+                if let Ok(answer) = client.send(protocol, &path, &fields).await {
+                    texts.push(format!("{answer:?}"));
+                }
+            }
+        }
+        let opened = client
+            .open_websocket("/mqtt", &[("sec-websocket-protocol", "mqtt")])
+            .await;
+        let mut wire = Wire::of_websocket(opened.unwrap().0);
+        let connect = Connect::with_password(EVERY_VERSION[2], token.as_bytes());
+        wire.send(&connect.bytes()).await;
+        wire.packet().await;
+    }
+    texts.push(gateway.admin("/metrics").await.1);
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert!(ended.stderr.contains("token_signature"), "{}", ended.stderr);
+    texts.extend([ended.stdout, ended.stderr]);
+    for text in &texts {
+        assert_secret_free("an answer or a log", text);
+        assert!(!text.contains(KEY) && !text.contains(&KEY[..20]));
+        for part in [parts(&good), parts(&forged)].concat() {
+            assert!(!text.contains(&part), "{part} in {text}");
+        }
+    }
 }
 
 #[tokio::test]
