@@ -94,7 +94,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let is_configuration = error.is::<ConfigError>()
         || matches!(
             error.downcast_ref(),
-            Some(StartError::Tls { .. } | StartError::Token(_) | StartError::ListenersChanged)
+            Some(
+                StartError::Tls { .. }
+                    | StartError::UpstreamTls { .. }
+                    | StartError::Token(_)
+                    | StartError::ListenersChanged
+            )
         );
     if is_configuration {
         EXIT_CONFIG

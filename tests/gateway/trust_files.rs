@@ -309,3 +309,48 @@ async fn a_file_mended_after_a_failed_reload_is_taken_by_the_next() {
     let device = lab.client(Some(second.device(SECRET)));
     assert_eq!(device.get("/http/m").await.unwrap().status, 200);
 }
+
+/// A lab whose upstreams can be reached by TLS, with files of their own.
+async fn lab_of_servers() -> Lab {
+    let upstream = "[upstreams.behind]\nservers = [\"127.0.0.1:1\"]\n[upstreams.behind.tls]\n\
+                    ca = [\"servers.crt\"]\ncertificate = \"own.crt\"\nkey = \"own.key\"";
+    let mut lab = Lab::x509().await;
+    lab.write("servers.crt", Authority::new("Servers").pem());
+    lab.write_identity("own", &lab.authority.device("gateway"));
+    lab.config = Config::x509().tables(upstream);
+    lab.reload().unwrap();
+    lab
+}
+
+#[tokio::test]
+async fn an_unfit_authority_of_servers_stops_the_start() {
+    for (what, becomes, fault) in unfit_authorities() {
+        let lab = lab_of_servers().await;
+        spoil(&lab, "servers.crt", &becomes);
+        assert_keeps_serving(&lab, "servers.crt", what, fault).await;
+        assert_stops(&lab, "servers.crt", what, fault);
+    }
+}
+
+#[tokio::test]
+async fn an_unfit_key_for_servers_stops_the_start() {
+    for (what, becomes, fault) in unfit_keys() {
+        let lab = lab_of_servers().await;
+        spoil(&lab, "own.key", &becomes);
+        assert_keeps_serving(&lab, "own.key", what, fault).await;
+        assert_stops(&lab, "own.key", what, fault);
+    }
+}
+
+#[tokio::test]
+async fn check_names_unfit_files_of_listeners_and_upstreams_at_once() {
+    let lab = lab_of_servers().await;
+    spoil(&lab, "server.key", &Missing);
+    spoil(&lab, "servers.crt", &Missing);
+    let output = portcullis("check", &lab);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EXIT_CONFIG), "{said}");
+    for part in ["server.key", "upstream \"behind\"", "servers.crt"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
