@@ -11,7 +11,8 @@ down() { $compose -f docker/docker-compose.yml down >/dev/null 2>&1 || true; }
 for tool in curl node mosquitto_pub mosquitto_sub openssl; do
   command -v "$tool" >/dev/null || { echo "make test-compose needs $tool, which is not installed" >&2; exit 1; }
 done
-[ -e tests/clients/node_modules/.package-lock.json ] || npm ci --silent --prefix tests/clients
+# As old as what it was made of, it lacks what has been added since.
+[ tests/clients/node_modules/.package-lock.json -nt tests/clients/package-lock.json ] || npm ci --silent --prefix tests/clients
 make --no-print-directory certs
 if [ "${BUILDER:-compiled}" = prebuilt ]; then
   cargo build --release --bin portcullis --example adapters

@@ -92,6 +92,8 @@ pub struct Gateway {
 struct Shared {
     listeners: Vec<Arc<LiveListener>>,
     live: ArcSwap<Live>,
+    /// What verifies tokens, for every connection whenever it began.
+    tokens: Arc<ArcSwap<Verifier>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -116,7 +118,6 @@ struct LiveListener {
 #[derive(Debug)]
 struct Live {
     settings: Settings,
-    tokens: Arc<Verifier>,
     gate: Gate,
     /// In the order of the listeners.
     rules: Vec<Arc<Rules>>,
@@ -136,13 +137,14 @@ impl Gateway {
         let initiators = load_initiators(&settings, &clock)?;
         let metrics = Arc::new(Metrics::default());
         let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
-        let tokens = Arc::new(tokens);
+        let tokens = Arc::new(ArcSwap::from_pointee(tokens));
+        let gate = Gate::new(settings.mode, Arc::clone(&tokens));
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
         let groups = groups(&settings, &[], &metrics);
-        let live = Live::new(settings.clone(), initiators, tokens, groups, &addresses);
+        let live = Live::new(settings.clone(), gate, initiators, groups, &addresses);
 
         let shared = Arc::new(Shared {
             listeners: live_listeners(&settings, policies, &clock, &metrics),
@@ -155,6 +157,7 @@ impl Gateway {
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
             replaced: Notify::new(),
+            tokens,
             live: ArcSwap::from_pointee(live),
             clock,
             metrics,
@@ -232,11 +235,13 @@ impl Gateway {
         let groups = groups(&settings, &former.groups, metrics);
         let live = Live::new(
             settings.clone(),
+            Gate::new(settings.mode, Arc::clone(&self.shared.tokens)),
             initiators,
-            tokens,
             groups.clone(),
             &self.addresses,
         );
+        // Before anybody is told to look: connections that are open ask these as well.
+        self.shared.tokens.store(tokens);
         self.shared.live.store(Arc::new(live));
         self.shared.replaced.notify_one();
         for group in &former.groups {
@@ -283,7 +288,7 @@ impl Gateway {
                 // Dropped, and so aborted, when the settings are replaced.
                 let mut keepers = JoinSet::new();
                 let live = shared.live.load_full();
-                let tokens = Arc::clone(&live.tokens);
+                let tokens = shared.tokens.load_full();
                 keepers.spawn(async move { tokens.keep().await });
                 for group in live.groups.clone() {
                     keepers.spawn(async move { group.keep().await });
@@ -297,7 +302,7 @@ impl Gateway {
     }
 
     fn load_tokens(&self, settings: &Settings) -> Result<Arc<Verifier>, StartError> {
-        let former = Arc::clone(&self.shared.live.load().tokens);
+        let former = self.shared.tokens.load_full();
         let metrics = self.shared.metrics.for_tokens();
         let clock = &self.shared.clock;
         let tokens = Verifier::load(&settings.tokens, Some(&former), clock, metrics)?;
@@ -350,12 +355,11 @@ impl Drop for Gateway {
 impl Live {
     fn new(
         settings: Settings,
+        gate: Gate,
         initiators: Vec<Option<Arc<Initiator>>>,
-        tokens: Arc<Verifier>,
         groups: Vec<Arc<Group>>,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
-        let gate = Gate::new(settings.mode, Arc::clone(&tokens));
         let rules = addresses
             .iter()
             .map(|(name, address)| {
@@ -373,7 +377,6 @@ impl Live {
         Self {
             groups,
             settings,
-            tokens,
             gate,
             rules,
             initiators,

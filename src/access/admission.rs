@@ -1,9 +1,7 @@
 //! [`Admission`]: the proof that the gate said yes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::connection::FOREVER;
 use super::user::User;
 use crate::identity::DeviceIdentity;
 use crate::secret::Secret;
@@ -13,7 +11,7 @@ use crate::token::VerifiedToken;
 #[derive(Debug)]
 pub struct Admission {
     credential: ClientCredential,
-    token: Option<Arc<VerifiedToken>>,
+    user: Option<User>,
 }
 
 /// What the upstream is told about the client.
@@ -24,7 +22,7 @@ pub enum ClientCredential {
     /// The secret that the client presented.
     Presented(Secret),
     /// The bearer token that the client presented.
-    Bearer(Secret),
+    Bearer(Arc<Secret>),
     /// The route demands nothing: whatever the client sent stays as it is.
     Unchecked,
 }
@@ -33,21 +31,21 @@ impl Admission {
     pub(super) fn new(credential: ClientCredential) -> Self {
         Self {
             credential,
-            token: None,
+            user: None,
         }
     }
 
     pub(super) fn of_user(user: User) -> Self {
         Self {
-            credential: ClientCredential::Bearer(user.bearer),
-            token: Some(user.token),
+            credential: ClientCredential::Bearer(Arc::clone(&user.bearer)),
+            user: Some(user),
         }
     }
 
     /// As it is, for a client with whom a user has come.
     pub(super) fn with_user(self, user: User) -> Self {
         Self {
-            token: Some(user.token),
+            user: Some(user),
             ..self
         }
     }
@@ -61,14 +59,12 @@ impl Admission {
     /// What the client's token says, if it was admitted by one.
     #[must_use]
     pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
-        self.token.as_ref()
+        self.user.as_ref().map(|user| &user.token)
     }
 
-    /// Until the client's token expires, if it was admitted by one that does; `now` is in seconds
-    /// since the Unix epoch.
+    /// Who was admitted by a token, for those who serve that user for longer.
     #[must_use]
-    pub fn time_left(&self, now: u64) -> Option<Duration> {
-        let expires = self.token.as_ref()?.expires()?;
-        Some(Duration::from_secs(expires.saturating_sub(now)).min(FOREVER))
+    pub fn into_user(self) -> Option<User> {
+        self.user
     }
 }

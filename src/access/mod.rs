@@ -11,8 +11,11 @@ mod user;
 pub use admission::{Admission, ClientCredential};
 pub use connection::{ClientIdentity, Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
+pub use user::User;
 
 use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
@@ -33,13 +36,14 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 pub struct Gate {
     mode: Mode,
-    tokens: Arc<Verifier>,
+    /// Those in force, whichever a connection has begun under.
+    tokens: Arc<ArcSwap<Verifier>>,
 }
 
 impl Gate {
     /// A gate that knows clients by `mode` and users by `tokens`.
     #[must_use]
-    pub fn new(mode: Mode, tokens: Arc<Verifier>) -> Self {
+    pub fn new(mode: Mode, tokens: Arc<ArcSwap<Verifier>>) -> Self {
         Self { mode, tokens }
     }
 

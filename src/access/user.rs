@@ -1,18 +1,29 @@
 //! Users: clients that are known by a bearer token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::connection::FOREVER;
 use super::{Connection, Gate, Refusal};
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::route::ClaimRule;
 use crate::secret::Secret;
-use crate::token::{VerifiedToken, Verifier};
+use crate::token::{Flaw, VerifiedToken, Verifier};
 
-/// A token and what it says.
+/// A token and what it says, for as long as its user stays.
 #[derive(Debug)]
-pub(super) struct User {
-    pub(super) bearer: Secret,
+pub struct User {
+    pub(super) bearer: Arc<Secret>,
     pub(super) token: Arc<VerifiedToken>,
+}
+
+impl User {
+    /// Until the token expires, if it does; `now` is in seconds since the Unix epoch.
+    #[must_use]
+    pub fn time_left(&self, now: u64) -> Option<Duration> {
+        let expires = self.token.expires()?;
+        Some(Duration::from_secs(expires.saturating_sub(now)).min(FOREVER))
+    }
 }
 
 impl Gate {
@@ -32,7 +43,7 @@ impl Gate {
                 return Err(Refusal::TokenConflict);
             }
         }
-        let token = self.tokens.verify(bearer, now).await?;
+        let token = self.tokens.load_full().verify(bearer, now).await?;
         // Every time: what is remembered of a token holds for whoever may present it.
         if !is_bound_to(&token, connection) {
             return Err(Refusal::TokenBinding);
@@ -41,7 +52,7 @@ impl Gate {
             return Err(Refusal::Claims);
         }
         Ok(User {
-            bearer: bearer.clone(),
+            bearer: Arc::new(bearer.clone()),
             token,
         })
     }
@@ -57,8 +68,20 @@ impl Gate {
         presented.split(|claim| self.bearer(claim).is_some())
     }
 
+    /// Checks a user who has stayed against the providers that are in force now. Keys that cannot be
+    /// had are no reason to send anybody away. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`] if the token would not be accepted today.
+    pub async fn check_again(&self, user: &User, now: u64) -> Result<(), Refusal> {
+        match self.tokens.load_full().verify(&user.bearer, now).await {
+            Ok(_) | Err(Flaw::Unavailable) => Ok(()),
+            Err(flaw) => Err(flaw.into()),
+        }
+    }
+
     fn bearer<'a>(&self, claim: &'a Claim) -> Option<&'a Secret> {
-        bearer(claim, &self.tokens)
+        bearer(claim, &self.tokens.load())
     }
 }
 

@@ -160,7 +160,7 @@ async fn carry_out(
             route,
             opening: Some(opening),
             head,
-        } => open_websocket(session, &route, &admission, opening, head, body).await,
+        } => open_websocket(session, &route, admission, opening, head, body).await,
         Passage::Forward {
             admission,
             route,
@@ -337,14 +337,14 @@ fn prepare(
 async fn open_websocket(
     session: &Arc<Session>,
     route: &Arc<Route>,
-    admission: &Admission,
+    admission: Admission,
     opening: Opening,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
-    let (mut response, busy) = open(admission, session, route, head, body).await?;
+    let (mut response, busy) = open(&admission, session, route, head, body).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if opening.is_mistaken_for_success(response.status()) {
             return Err(Failure::BadUpgrade);
@@ -356,8 +356,7 @@ async fn open_websocket(
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-    let token_left = admission.time_left(session.edge.clock.now());
-    let run = tunnel.run(client, upstream, busy, token_left);
+    let run = tunnel.run(client, upstream, busy, admission.into_user());
     session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
     opening.pass_on(&mut answer.head);

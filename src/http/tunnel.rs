@@ -3,12 +3,12 @@
 //! to it does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::Session;
+use crate::access::User;
 use crate::credential::Presented;
 use crate::listener::Announcement;
 use crate::mqtt;
@@ -37,7 +37,7 @@ impl Tunnel {
         client: OnUpgrade,
         upstream: OnUpgrade,
         busy: Busy,
-        token_left: Option<Duration>,
+        user: Option<User>,
     ) {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(sides) => sides,
@@ -48,7 +48,7 @@ impl Tunnel {
         };
         let active = &self.session.edge.metrics.websockets_active;
         active.inc();
-        self.relay(client, upstream, token_left).await;
+        self.relay(client, upstream, user).await;
         active.dec();
         drop(busy);
     }
@@ -84,7 +84,7 @@ impl Tunnel {
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }
 
-    async fn relay(&self, client: Upgraded, upstream: Upgraded, token_left: Option<Duration>) {
+    async fn relay(&self, client: Upgraded, upstream: Upgraded, user: Option<User>) {
         let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let (up, down) = (FrameScanner::new(), FrameScanner::new());
         let idle = Idle::Either(self.route.idle_timeout);
@@ -92,6 +92,7 @@ impl Tunnel {
         let mut lifecycle = self.session.lifecycle.clone();
         let now = self.session.edge.clock.now();
         let certificate_left = self.session.connection.time_left(now);
+        let token_left = user.as_ref().and_then(|user| user.time_left(now));
         let expiry = token_left.map_or(certificate_left, |left| left.min(certificate_left));
         let expiry = tokio::time::sleep(expiry);
         tokio::pin!(expiry);
@@ -102,7 +103,9 @@ impl Tunnel {
                     None => Some(CloseCode::GoingAway),
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
-                heard = lifecycle.changed(), if !relay.is_closing() => self.verdict(heard),
+                heard = lifecycle.changed(), if !relay.is_closing() => {
+                    self.verdict(heard, user.as_ref()).await
+                }
             };
             if let Some(code) = reason {
                 tracing::debug!(connection = %self.session.connection.id(), ?code, "closing a WebSocket");
@@ -120,26 +123,29 @@ impl Tunnel {
     }
 
     /// What an announcement means for this client. No handshake visits a tunnel again, so whether
-    /// its certificate would still be accepted is asked here.
-    fn verdict(&self, heard: Announcement) -> Option<CloseCode> {
+    /// its certificate and its token would still be accepted is asked here.
+    async fn verdict(&self, heard: Announcement, user: Option<&User>) -> Option<CloseCode> {
         match heard {
             Announcement::Draining => return Some(CloseCode::GoingAway),
             Announcement::Superseded => return Some(CloseCode::PolicyViolation),
             Announcement::Reloaded => {}
         }
         let edge = &self.session.edge;
-        let policies = edge.terminator.as_ref()?.policies();
-        match self
-            .session
-            .connection
-            .check_again(edge.clock.now(), &policies)
+        let now = edge.clock.now();
+        let connection = &self.session.connection;
+        if let Some(terminator) = &edge.terminator
+            && let Err(error) = connection.check_again(now, &terminator.policies())
         {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(%error, "closing a WebSocket whose client is no longer trusted");
-                Some(CloseCode::PolicyViolation)
-            }
+            tracing::warn!(%error, "closing a WebSocket whose client is no longer trusted");
+            return Some(CloseCode::PolicyViolation);
         }
+        if let Some(user) = user
+            && let Err(error) = edge.rules.gate.check_again(user, now).await
+        {
+            tracing::warn!(%error, "closing a WebSocket whose token is no longer accepted");
+            return Some(CloseCode::PolicyViolation);
+        }
+        None
     }
 }
 

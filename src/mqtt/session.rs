@@ -13,7 +13,7 @@ use super::codec::{
 use super::frames::Packets;
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, linger};
-use crate::access::{Admission, ClientCredential, Connection, Refusal};
+use crate::access::{Admission, ClientCredential, Connection, Refusal, User};
 use crate::credential::Presented;
 use crate::listener::{Announcement, Remote};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
@@ -76,8 +76,8 @@ struct Opened {
     keep_alive: u16,
     auth: bool,
     maximum_packet_size: Option<u32>,
-    /// Until the client's token expires, if it has one.
-    token_left: Option<Duration>,
+    /// Who was admitted by a token.
+    user: Option<User>,
 }
 
 impl Session<'_> {
@@ -160,7 +160,7 @@ impl Session<'_> {
     /// Waits for an announcement after which this client may not begin a session.
     async fn loss_of_right(&self, mut lifecycle: Remote) -> Failure {
         loop {
-            match self.verdict(lifecycle.changed().await) {
+            match self.verdict(lifecycle.changed().await, None).await {
                 None => {}
                 Some(Ended::Draining) => return Failure::Draining,
                 Some(Ended::Untrusted | Ended::Expired | Ended::Overdue | Ended::Silent) => {
@@ -207,7 +207,7 @@ impl Session<'_> {
             keep_alive: connect.keep_alive(),
             auth,
             maximum_packet_size: connect.maximum_packet_size(),
-            token_left: admission.time_left(self.edge.clock.now()),
+            user: admission.into_user(),
         })
     }
 
@@ -258,14 +258,16 @@ impl Session<'_> {
             keep_alive,
             auth,
             maximum_packet_size,
-            token_left,
+            user,
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);
         let mut relay =
             Relay::new(client, broker, up, down, idle(keep_alive)).on_breach(tell_of_breach);
         relay.begin_with(rest);
-        let certificate_left = self.connection.time_left(self.edge.clock.now());
+        let now = self.edge.clock.now();
+        let certificate_left = self.connection.time_left(now);
+        let token_left = user.as_ref().and_then(|user| user.time_left(now));
         let (left, at_expiry) = match token_left {
             Some(left) if left < certificate_left => (left, Ended::Overdue),
             Some(_) | None => (certificate_left, Ended::Expired),
@@ -281,7 +283,7 @@ impl Session<'_> {
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
-                    match self.verdict(heard) {
+                    match self.verdict(heard, user.as_ref()).await {
                         Some(Ended::Draining) => {
                             drain_at = Some(tokio::time::Instant::now() + self.share_of_drain());
                             None
@@ -300,24 +302,27 @@ impl Session<'_> {
     }
 
     /// What an announcement means for this client. No handshake visits a session again, so whether
-    /// its certificate would still be accepted is asked here.
-    fn verdict(&self, heard: Announcement) -> Option<Ended> {
+    /// its certificate and its token would still be accepted is asked here.
+    async fn verdict(&self, heard: Announcement, user: Option<&User>) -> Option<Ended> {
         match heard {
             Announcement::Draining => return Some(Ended::Draining),
             Announcement::Superseded => return Some(Ended::Untrusted),
             Announcement::Reloaded => {}
         }
-        let policies = self.edge.terminator.as_ref()?.policies();
-        match self
-            .connection
-            .check_again(self.edge.clock.now(), &policies)
+        let now = self.edge.clock.now();
+        if let Some(terminator) = &self.edge.terminator
+            && let Err(error) = self.connection.check_again(now, &terminator.policies())
         {
-            Ok(()) => None,
-            Err(error) => {
-                tracing::warn!(%error, "closing an MQTT session whose client is no longer trusted");
-                Some(Ended::Untrusted)
-            }
+            tracing::warn!(%error, "closing an MQTT session whose client is no longer trusted");
+            return Some(Ended::Untrusted);
         }
+        if let Some(user) = user
+            && let Err(error) = self.edge.gate.check_again(user, now).await
+        {
+            tracing::warn!(%error, "closing an MQTT session whose token is no longer accepted");
+            return Some(Ended::Untrusted);
+        }
+        None
     }
 
     /// When in the drain this session ends: spread evenly, so that a fleet does not come back all
@@ -448,7 +453,8 @@ fn rewrite(
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     let secret = match admission.credential() {
         ClientCredential::Certificate(device) => device.client_secret(),
-        ClientCredential::Presented(secret) | ClientCredential::Bearer(secret) => secret,
+        ClientCredential::Presented(secret) => secret,
+        ClientCredential::Bearer(token) => token,
         ClientCredential::Unchecked => return Ok(None),
     };
     let password = secret.expose().as_bytes();

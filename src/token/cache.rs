@@ -84,13 +84,16 @@ impl Cache {
 
     /// What is known of `token`, or what `verify` finds: once, however many ask at the same time.
     /// `generation` is that of the keys in force.
-    pub(super) async fn recall(
+    pub(super) async fn recall<Verification>(
         &self,
         token: &str,
         generation: u64,
         now: u64,
-        verify: impl Future<Output = Result<Known, Flaw>>,
-    ) -> Result<Arc<VerifiedToken>, Flaw> {
+        verify: impl FnOnce() -> Verification,
+    ) -> Result<Arc<VerifiedToken>, Flaw>
+    where
+        Verification: Future<Output = Result<Known, Flaw>>,
+    {
         let digest = fingerprint(token);
         if let Some(known) = self.verified.get(&digest).await {
             if known.holds(generation, now) {
@@ -106,9 +109,18 @@ impl Cache {
             }
             Some(_) | None => {}
         }
+        // Boxed: what is rare and large takes no room in the futures of all other requests.
+        Box::pin(self.find_out(digest, generation, verify())).await
+    }
+
+    async fn find_out(
+        &self,
+        digest: Digest,
+        generation: u64,
+        verification: impl Future<Output = Result<Known, Flaw>>,
+    ) -> Result<Arc<VerifiedToken>, Flaw> {
         self.metrics.misses.inc();
-        let found = self.verified.try_get_with(digest, verify).await;
-        match found {
+        match self.verified.try_get_with(digest, verification).await {
             Ok(known) => Ok(known.token),
             Err(flaw) => {
                 if is_lasting(*flaw) {

@@ -113,7 +113,7 @@ impl Verifier {
             return Err(Flaw::TooLarge);
         }
         let generation = self.generation();
-        let verify = async {
+        let verify = async || {
             let (token, until) = self.verify_anew(token, now).await?;
             Ok(Known {
                 token: Arc::new(token),

@@ -632,3 +632,10 @@ mod key_sets {
         assert_eq!(keys(&json!(vec![json!({}); 101])), Err(JwksError::TooMany));
     }
 }
+
+#[test]
+fn a_token_that_is_known_takes_little_room_in_the_future_of_a_request() {
+    let (verifier, token) = (verifier(rules()), Secret::new(""));
+    let size = size_of_val(&verifier.verify(&token, NOW));
+    assert!(size < 1536, "{size} bytes");
+}

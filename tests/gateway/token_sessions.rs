@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use portcullis::clock::Clock as _;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -303,5 +303,43 @@ async fn an_mqtt_session_ends_with_its_token() {
                 assert_eq!(code, Some(1008), "{version:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_reload_ends_those_whose_token_is_no_longer_accepted_and_no_others() {
+    let places = "[tokens]\nwebsocket_query = \"access_token\"\n";
+    let other = PLATFORM.replace(KEY, OTHER_KEY);
+    let config = Config::key()
+        .tables(&format!("{places}{PLATFORM}"))
+        .route("credential = \"user\"")
+        .each_mqtt("credential = \"user\"");
+    let mut lab = config.start().await;
+    let query = format!("/ws/m?access_token={}", good(&lab));
+    let opened = lab.anonymous().open_websocket(&query, &[]).await;
+    let (mut socket, _) = opened.unwrap_or_else(|_| panic!("refused"));
+    let mut wires = Vec::new();
+    for transport in EVERY_TRANSPORT {
+        let mut wire = lab.mqtt_anonymous(transport).await;
+        let connect = Connect::with_password(Version::V5, good(&lab));
+        wire.send(&connect.bytes()).await;
+        assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
+        wires.push(wire);
+    }
+    // The same provider, read anew.
+    lab.reload().unwrap();
+    socket.send(Message::text("still here")).await.unwrap();
+    let echo = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    assert_eq!(echo.unwrap().unwrap(), Message::text("still here"));
+    lab.config.tables = format!("{places}{other}");
+    lab.reload().unwrap();
+    let end = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    let Some(Ok(Message::Close(Some(frame)))) = end else {
+        panic!("{end:?} instead of the end");
+    };
+    assert_eq!(u16::from(frame.code), 1008);
+    for mut wire in wires {
+        // MQTT 5.0 §3.14.2.1: not authorized.
+        wire.ends_with(&[0xE0, 2, 0x87, 0]).await;
     }
 }
