@@ -30,6 +30,7 @@ pub struct Metrics {
     server_ejections: Family<ServerLabels, Counter>,
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
+    key_fetches: Family<FetchLabels, Counter>,
     /// WebSockets open now.
     pub websockets_active: Gauge,
     /// MQTT sessions open now.
@@ -78,6 +79,12 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabel {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FetchLabels {
+    provider: String,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -137,6 +144,18 @@ pub struct TokenMetrics {
     pub misses: Counter,
     /// Tokens that were forgotten to make room.
     pub evictions: Counter,
+    fetches: Family<FetchLabels, Counter>,
+}
+
+impl TokenMetrics {
+    /// Counts a fetch of the keys of `provider`.
+    pub fn fetched(&self, provider: &str, ok: bool) {
+        let labels = FetchLabels {
+            provider: provider.to_owned(),
+            result: if ok { "ok" } else { "error" },
+        };
+        self.fetches.get_or_create(&labels).inc();
+    }
 }
 
 /// The metrics of one route, looked up once: counting is then a few additions.
@@ -185,6 +204,7 @@ impl Default for Metrics {
             server_ejections: Family::default(),
             tokens: Family::default(),
             token_evictions: Counter::default(),
+            key_fetches: Family::default(),
             websockets_active: Gauge::default(),
             mqtt_sessions_active: Gauge::default(),
             access_log_dropped: Counter::default(),
@@ -273,6 +293,11 @@ impl Metrics {
             self.token_evictions.clone(),
         );
         r.register(
+            "token_key_fetches",
+            "Fetches of a token provider's keys, by result",
+            self.key_fetches.clone(),
+        );
+        r.register(
             "access_log_dropped",
             "Access log lines dropped because their reader was too slow",
             self.access_log_dropped.clone(),
@@ -348,6 +373,7 @@ impl Metrics {
             refused_hits: counter("refused_hit"),
             misses: counter("miss"),
             evictions: self.token_evictions.clone(),
+            fetches: self.key_fetches.clone(),
         }
     }
 

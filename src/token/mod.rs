@@ -68,7 +68,7 @@ impl Verifier {
         metrics: TokenMetrics,
     ) -> Result<Self, ProviderError> {
         let former = former.map_or(&[][..], |former| &former.providers);
-        let load = |settings| Provider::load(settings, former, clock);
+        let load = |settings| Provider::load(settings, former, clock, &metrics);
         Ok(Self {
             max_size: settings.max_size,
             providers: settings
@@ -83,7 +83,8 @@ impl Verifier {
     /// Everything that is wrong with the providers of `settings`.
     #[must_use]
     pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<ProviderError> {
-        let load = |settings| Provider::load(settings, &[], clock);
+        let metrics = TokenMetrics::default();
+        let load = |settings| Provider::load(settings, &[], clock, &metrics);
         let outcomes = settings.providers.iter().map(load);
         outcomes.filter_map(Result::err).collect()
     }

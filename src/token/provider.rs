@@ -17,6 +17,7 @@ use super::verified::VerifiedToken;
 use crate::clock::Clock;
 use crate::fetch::FetcherError;
 use crate::secret::Secret;
+use crate::telemetry::TokenMetrics;
 
 /// A provider as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,10 +157,11 @@ impl Provider {
         settings: &ProviderSettings,
         former: &[Self],
         clock: &Arc<dyn Clock>,
+        metrics: &TokenMetrics,
     ) -> Result<Self, ProviderError> {
         let keys = match &settings.source {
             KeySource::Remote(remote) => {
-                KeyStore::Remote(load_remote(&settings.name, remote, former, clock)?)
+                KeyStore::Remote(load_remote(&settings.name, remote, former, clock, metrics)?)
             }
             KeySource::Secret { .. } | KeySource::Pem { .. } | KeySource::JwksFile { .. } => {
                 KeyStore::Fixed(load_keys(settings)?)
@@ -251,12 +253,13 @@ fn load_remote(
     settings: &RemoteSettings,
     former: &[Provider],
     clock: &Arc<dyn Clock>,
+    metrics: &TokenMetrics,
 ) -> Result<Arc<Remote>, ProviderError> {
     let mut remotes = former.iter().filter_map(Provider::remote);
     if let Some(same) = remotes.find(|remote| remote.is_of(name, settings)) {
         return Ok(Arc::clone(same));
     }
-    let remote = Remote::new(name, settings, clock);
+    let remote = Remote::new(name, settings, clock, metrics);
     remote
         .map(Arc::new)
         .map_err(|source| ProviderError::Fetcher {

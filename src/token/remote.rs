@@ -21,6 +21,7 @@ use super::jwks::{self, JwksError, KeySet};
 use super::key::{Algorithm, Key};
 use crate::clock::Clock;
 use crate::fetch::{self, Document, FetchError, Fetcher, FetcherError, Url};
+use crate::telemetry::TokenMetrics;
 
 /// Where an issuer publishes its keys, and how they are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub(super) struct Remote {
     settings: RemoteSettings,
     fetcher: Fetcher,
     clock: Arc<dyn Clock>,
+    metrics: TokenMetrics,
     state: watch::Sender<State>,
     /// A token has named a key that is not there.
     wanted: Notify,
@@ -100,12 +102,14 @@ impl Remote {
         name: &str,
         settings: &RemoteSettings,
         clock: &Arc<dyn Clock>,
+        metrics: &TokenMetrics,
     ) -> Result<Self, FetcherError> {
         let remote = Self {
             name: name.to_owned(),
             fetcher: Fetcher::new(&settings.fetch)?,
             settings: settings.clone(),
             clock: Arc::clone(clock),
+            metrics: metrics.clone(),
             state: watch::Sender::default(),
             wanted: Notify::new(),
         };
@@ -183,6 +187,7 @@ impl Remote {
                 tracing::warn!(provider = self.name, %error, "no token keys fetched");
             }
         }
+        self.metrics.fetched(&self.name, found.is_some());
         let (least, most) = (self.settings.min_refresh, self.settings.refresh);
         let now = self.clock.now();
         self.state.send_modify(|state| {

@@ -364,6 +364,7 @@ async fn a_token_that_comes_again_is_known_and_one_that_is_bad_as_well() {
         "portcullis_token_lookups_total{result=\"hit\"} 2",
         "portcullis_token_lookups_total{result=\"refused_hit\"} 2",
         "portcullis_token_lookups_total{result=\"miss\"} 3",
+        "portcullis_token_key_fetches_total{provider=\"issuer\",result=\"ok\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

@@ -343,3 +343,28 @@ async fn a_reload_ends_those_whose_token_is_no_longer_accepted_and_no_others() {
         wire.ends_with(&[0xE0, 2, 0x87, 0]).await;
     }
 }
+
+#[tokio::test]
+async fn a_browser_that_speaks_mqtt_presents_its_token_beside_the_subprotocol() {
+    let places = "[tokens]\nwebsocket_subprotocol = \"bearer.\"\n";
+    let lab = mqtt(Config::key().tables(places), "user").await;
+    for (token, opens) in [
+        (good(&lab), true),
+        (signed(OTHER_KEY, &claims(&lab)), false),
+    ] {
+        let entries = format!("bearer.{token}, mqtt");
+        let fields = [("sec-websocket-protocol", entries.as_str())];
+        match lab.anonymous().open_websocket("/mqtt", &fields).await {
+            Ok((socket, answer)) => {
+                assert!(opens);
+                assert_eq!(answer.headers["sec-websocket-protocol"], "mqtt");
+                let mut wire = crate::harness::mqtt::Wire::of_websocket(socket);
+                wire.send(&Connect::with_user_name(Version::V5).bytes())
+                    .await;
+                assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
+            }
+            Err(Refused::Answered(answer)) => assert!(!opens && answer.status == 401),
+            Err(Refused::Broken(error)) => panic!("{error}"),
+        }
+    }
+}
