@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `healthcheck`, `version`, and what each returns to the shell.
+//! The command line: `run`, `check`, `healthcheck`, `api-key`, `version`, and what each returns to the shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::gateway::{self, Gateway, StartError};
 use crate::telemetry;
+use crate::token::NewApiKey;
 
 /// sysexits' `EX_CONFIG`: the configuration, or a file that it names, is at fault.
 const EXIT_CONFIG: u8 = 78;
@@ -43,6 +44,8 @@ enum Command {
     Check(ConfigArgument),
     /// Ask a running gateway, through its admin listener, whether it is well.
     Healthcheck(ConfigArgument),
+    /// Make an API key: its line for `api_keys.list` on standard output, itself on standard error.
+    ApiKey(ApiKeyArguments),
     /// Print the version.
     Version,
 }
@@ -54,6 +57,22 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct ApiKeyArguments {
+    /// Whose it is: the subject of whoever presents it.
+    #[arg(long)]
+    owner: String,
+    /// What it allows; can be given several times.
+    #[arg(long)]
+    scope: Vec<String>,
+    /// How long it is valid, such as "90days"; for as long as its line stands if left out.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    lifetime: Option<Duration>,
+    /// What it begins with, one of `api_keys.prefixes`.
+    #[arg(long, default_value = "pck_")]
+    prefix: String,
+}
+
 /// Does what the command line asks and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -61,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(argument) => run(&argument.config),
         Command::Check(argument) => check(&argument.config),
         Command::Healthcheck(argument) => healthcheck(&argument.config),
+        Command::ApiKey(arguments) => make_api_key(&arguments),
         Command::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -231,6 +251,20 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// The two on streams of their own, so that the line can be appended to the file.
+fn make_api_key(arguments: &ApiKeyArguments) -> anyhow::Result<()> {
+    let ApiKeyArguments {
+        owner,
+        scope,
+        lifetime,
+        prefix,
+    } = arguments;
+    let made = NewApiKey::make(prefix, owner, scope, *lifetime, SystemClock.now())?;
+    println!("{}", made.line);
+    eprintln!("{}", made.key.expose());
+    Ok(())
 }
 
 fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

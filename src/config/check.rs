@@ -573,9 +573,10 @@ fn refuse_tokens_without_providers(
         .map(|listener| ("listeners", &listener.name, listener.requirement));
     let mut all = routes.chain(listeners);
     if let Some((kind, name, _)) = all.find(|(_, _, requirement)| requirement.takes_tokens())
-        && tokens.providers.is_empty()
+        && tokens.accepts_nothing()
     {
-        let message = format!("is empty, but {kind}.{name} takes bearer tokens");
+        let message =
+            format!("is empty, as is api_keys.list, but {kind}.{name} takes bearer tokens");
         root.problem("providers", message);
     }
 }

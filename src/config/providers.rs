@@ -1,4 +1,4 @@
-//! The keys of `[tokens]` and `[providers]`.
+//! The keys of `[tokens]`, `[providers]` and `[api_keys]`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::fetch::{self, Url};
 use crate::http::TokenPlaces;
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, CacheSettings, KeySource, Location, ProviderSettings, RemoteSettings, Rules,
-    Settings,
+    Algorithm, ApiKeySettings, CacheSettings, KeySource, Location, ProviderSettings,
+    RemoteSettings, Rules, Settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -128,6 +128,30 @@ pub(super) fn tokens(section: Section<'_, '_>, root: &Section<'_, '_>, base: &Pa
         max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
         cache,
         providers: providers(root, base),
+        api_keys: api_keys(root.section("api_keys"), base),
+    }
+}
+
+fn api_keys(section: Section<'_, '_>, base: &Path) -> Option<ApiKeySettings> {
+    let file = section.read_optional("list", |raw| Ok(base.join(text(raw)?)));
+    let prefixes = section.read("prefixes", owned(&["pck_"]), prefixes);
+    section.finish();
+    Some(ApiKeySettings {
+        file: file?,
+        prefixes,
+    })
+}
+
+/// What tells a key from a JWT and from a client secret.
+fn prefixes(raw: Raw) -> Result<Vec<String>, String> {
+    let items = at_least_one(raw)?;
+    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let is_prefix = |item: &String| item.strip_suffix('_').is_some_and(is_word);
+    match items.iter().find(|item| !is_prefix(item)) {
+        Some(item) => Err(format!(
+            "\"{item}\" is not letters and digits before one \"_\""
+        )),
+        None => Ok(items),
     }
 }
 

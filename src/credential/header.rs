@@ -20,7 +20,7 @@ pub(super) fn read_exact(value: &[u8]) -> Value {
 
 /// Reads text that is a bearer token and nothing else.
 pub(super) fn read_token(text: &str) -> Value {
-    if is_b64token(text) {
+    if is_token(text) {
         Value::Token(Secret::new(text))
     } else {
         Value::Malformed
@@ -41,9 +41,23 @@ pub(super) fn read_text(text: &str) -> Value {
         // What the platform called its clients before November 2024.
         _ if scheme.eq_ignore_ascii_case("thing") => secret(rest),
         _ if scheme.eq_ignore_ascii_case("basic") => basic(rest.trim_matches(' ')),
-        _ if scheme.eq_ignore_ascii_case("bearer") && is_b64token(rest) => read_token(rest),
+        _ if scheme.eq_ignore_ascii_case("bearer") && is_token(rest) => read_token(rest),
         _ => Value::Opaque(Secret::new(text)),
     }
+}
+
+fn is_token(text: &str) -> bool {
+    is_b64token(text) || is_api_key(text)
+}
+
+/// `pat_<id>_<rest>`. Platforms put characters into the rest that RFC 6750 has no room for.
+fn is_api_key(text: &str) -> bool {
+    let mut parts = text.splitn(3, '_');
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let is_visible = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic());
+    parts.next().is_some_and(is_word)
+        && parts.next().is_some_and(is_visible)
+        && parts.next().is_some_and(is_visible)
 }
 
 /// RFC 6750 §2.1, RFC 9110 §11.2 (`token68`).
@@ -134,6 +148,11 @@ mod tests {
             let token = Secret::new("a.b-c_d~e+f/g==");
             assert_eq!(read(value.as_bytes()), Value::Token(token), "{value}");
         }
+        let key = "pat_MTIz+/==_a!@#$%^&*|+-=z";
+        assert_eq!(
+            read(format!("Bearer {key}").as_bytes()),
+            Value::Token(Secret::new(key))
+        );
     }
 
     #[test]
@@ -166,6 +185,9 @@ mod tests {
             "Bearer a b",
             "Bearer =",
             "Bearer a=b",
+            "Bearer pat_a!",
+            "Bearer pat__a!",
+            "Bearer p!t_a_b",
             "Bearer \u{e4}",
             "Digest username=x",
             "my secret",

@@ -94,6 +94,9 @@ pub enum Flaw {
     /// `cnf` binds it to something else than a certificate, or to more than that.
     #[error("the token is bound to something that is not proven here")]
     Confirmation,
+    /// It is an API key that nobody has.
+    #[error("no API key is like this")]
+    UnknownApiKey,
     /// The keys to verify it with cannot be had now.
     #[error("the provider's keys cannot be had")]
     Unavailable,
@@ -134,6 +137,7 @@ impl Flaw {
             Self::Kind => "token_kind",
             Self::Subject => "token_no_subject",
             Self::Confirmation => "token_confirmation",
+            Self::UnknownApiKey => "api_key_unknown",
             Self::Unavailable => "token_keys_unavailable",
         }
     }

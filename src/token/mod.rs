@@ -5,6 +5,7 @@
 //! key has its algorithm: nothing else in a token says how it is to be believed (RFC 8725). What a
 //! verified token allows is decided elsewhere, and neither HTTP nor MQTT is known here.
 
+mod api_key;
 mod cache;
 mod claims;
 mod flaw;
@@ -20,6 +21,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+pub use api_key::{
+    ApiKey, ApiKeyError, ApiKeySettings, ApiKeyStore, Found, NewApiKey, NoRandomness,
+    StoreUnavailable,
+};
 pub use cache::CacheSettings;
 pub use flaw::{Flaw, Part};
 pub use jwks::JwksError;
@@ -28,6 +33,7 @@ pub use provider::{KeySource, ProviderError, ProviderSettings, Rules};
 pub use remote::{Location, RemoteSettings};
 pub use verified::VerifiedToken;
 
+use api_key::ApiKeys;
 use cache::{Cache, Known};
 use jwt::Jwt;
 use provider::Provider;
@@ -45,6 +51,16 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The providers.
     pub providers: Vec<ProviderSettings>,
+    /// API keys, if there are any.
+    pub api_keys: Option<ApiKeySettings>,
+}
+
+impl Settings {
+    /// Whether nobody could present anything that is accepted.
+    #[must_use]
+    pub fn accepts_nothing(&self) -> bool {
+        self.providers.is_empty() && self.api_keys.is_none()
+    }
 }
 
 /// Verifies the tokens of every provider.
@@ -52,6 +68,7 @@ pub struct Settings {
 pub struct Verifier {
     max_size: usize,
     providers: Vec<Provider>,
+    api_keys: Option<ApiKeys>,
     cache: Cache,
 }
 
@@ -76,6 +93,7 @@ impl Verifier {
                 .iter()
                 .map(load)
                 .collect::<Result<_, _>>()?,
+            api_keys: load_api_keys(settings)?,
             cache: Cache::new(&settings.cache, metrics),
         })
     }
@@ -86,7 +104,8 @@ impl Verifier {
         let metrics = TokenMetrics::default();
         let load = |settings| Provider::load(settings, &[], clock, &metrics);
         let outcomes = settings.providers.iter().map(load);
-        outcomes.filter_map(Result::err).collect()
+        let keys = load_api_keys(settings).err();
+        outcomes.filter_map(Result::err).chain(keys).collect()
     }
 
     /// Keeps the keys fresh that are fetched from elsewhere, until it is dropped.
@@ -101,7 +120,8 @@ impl Verifier {
     /// hold either.
     #[must_use]
     pub fn recognises(&self, text: &str) -> bool {
-        !self.providers.is_empty() && jwt::is_plausible(text)
+        let is_jwt = !self.providers.is_empty() && jwt::is_plausible(text);
+        is_jwt || self.api_keys_for(text).is_some()
     }
 
     /// Verifies `token` at `now` (seconds since the Unix epoch). Cancel-safe.
@@ -113,6 +133,10 @@ impl Verifier {
         if token.len() > self.max_size {
             return Err(Flaw::TooLarge);
         }
+        if let Some(keys) = self.api_keys_for(token) {
+            // No signature to save: the look-up is all there is.
+            return keys.verify(token, now).await;
+        }
         let generation = self.generation();
         let verify = async || {
             let (token, until) = self.verify_anew(token, now).await?;
@@ -123,6 +147,12 @@ impl Verifier {
             })
         };
         self.cache.recall(token, generation, now, verify).await
+    }
+
+    /// The API keys, if `text` has the form of one.
+    fn api_keys_for(&self, text: &str) -> Option<&ApiKeys> {
+        let keys = self.api_keys.as_ref();
+        keys.filter(|keys| keys.recognises(text))
     }
 
     /// Changes when any provider's keys do.
@@ -152,6 +182,11 @@ impl Verifier {
         }
         Err(flaw)
     }
+}
+
+fn load_api_keys(settings: &Settings) -> Result<Option<ApiKeys>, ProviderError> {
+    let keys = settings.api_keys.as_ref().map(ApiKeys::load);
+    keys.transpose().map_err(ProviderError::ApiKeys)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::api_key::ApiKeyError;
 use super::claims;
 use super::flaw::Flaw;
 use super::jwks::{self, JwksError};
@@ -92,6 +93,9 @@ pub enum ProviderError {
         /// What is wrong.
         source: KeyError,
     },
+    /// The API keys cannot be read.
+    #[error("api_keys.list: {0}")]
+    ApiKeys(#[source] ApiKeyError),
     /// A file cannot be read.
     #[error("providers.{provider}: cannot read {path}: {source}")]
     Unreadable {

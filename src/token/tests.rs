@@ -58,6 +58,7 @@ fn load(provider: ProviderSettings) -> Verifier {
         max_size: 2048,
         cache: CACHE,
         providers: vec![provider],
+        api_keys: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Verifier::load(&settings, None, &clock, TokenMetrics::default()).unwrap()
@@ -74,6 +75,7 @@ fn verifier_of_samples() -> Verifier {
     Verifier {
         max_size: 2048,
         providers: vec![Provider::with_keys(&settings, KeyStore::Fixed(vec![key]))],
+        api_keys: None,
         cache: Cache::new(&CACHE, TokenMetrics::default()),
     }
 }
