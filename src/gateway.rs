@@ -245,7 +245,7 @@ impl Gateway {
         self.shared.live.store(Arc::new(live));
         self.shared.replaced.notify_one();
         for group in &former.groups {
-            group.retire(of_name(group.name(), &groups), metrics);
+            group.retire(of_name(group.name(), &groups));
         }
         if former.settings.mode == settings.mode {
             self.shared.lifecycle.reloaded();
@@ -290,8 +290,8 @@ impl Gateway {
                 let live = shared.live.load_full();
                 let tokens = shared.tokens.load_full();
                 keepers.spawn(async move { tokens.keep().await });
-                for group in live.groups.clone() {
-                    keepers.spawn(async move { group.keep().await });
+                for group in &live.groups {
+                    group.keep(&mut keepers);
                 }
                 tokio::select! {
                     () = shared.replaced.notified() => {}
@@ -385,7 +385,7 @@ impl Live {
 }
 
 /// The upstreams that `settings` name, with what is known already of their servers.
-fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Metrics) -> Vec<Arc<Group>> {
+fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Arc<Metrics>) -> Vec<Arc<Group>> {
     let group = |settings: &Arc<upstream::Settings>| {
         let former = of_name(&settings.name, former);
         Arc::new(Group::new(Arc::clone(settings), former, metrics))

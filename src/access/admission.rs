@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::connection::Connection;
 use super::user::User;
 use crate::identity::DeviceIdentity;
 use crate::secret::Secret;
 use crate::token::VerifiedToken;
+use crate::upstream::DeviceKey;
 
 /// Made by [`super::Gate::admit`] alone; whoever holds one may forward.
 #[derive(Debug)]
@@ -54,6 +56,20 @@ impl Admission {
     #[must_use]
     pub fn credential(&self) -> &ClientCredential {
         &self.credential
+    }
+
+    /// What tells the device of `connection` apart when servers are chosen: its certificate, or else
+    /// the secret that it has presented. A user is no device, but may come from one.
+    #[must_use]
+    pub fn device(&self, connection: &Connection) -> Option<DeviceKey> {
+        match &self.credential {
+            ClientCredential::Presented(secret) => Some(DeviceKey::of_secret(secret)),
+            ClientCredential::Certificate(_)
+            | ClientCredential::Bearer(_)
+            | ClientCredential::Unchecked => {
+                connection.fingerprint().map(DeviceKey::of_certificate)
+            }
+        }
     }
 
     /// What the client's token says, if it was admitted by one.

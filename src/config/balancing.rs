@@ -9,6 +9,7 @@ use crate::upstream::{Balance, EjectionSettings, ServerSettings};
 pub(super) const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
     ("least_busy", Balance::LeastBusy),
+    ("device", Balance::Device),
 ];
 
 /// `host:port` with a name or an address, and a weight where one is given.

@@ -37,6 +37,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             http,
             servers,
             balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
+            resolve_interval: section.read("resolve_interval", Duration::from_secs(10), duration),
             ejection: ejection(section.section("ejection")),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),

@@ -18,7 +18,7 @@ use crate::upstream::{Busy, UpstreamError};
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
 pub(super) async fn forward(
-    _admission: &Admission,
+    admission: &Admission,
     session: &Session,
     route: &Route,
     head: Parts,
@@ -33,9 +33,12 @@ pub(super) async fn forward(
         .ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
     let request = Request::from_parts(head, body);
+    let device = upstream
+        .servers()
+        .device(|| admission.device(&session.connection));
     let patience = response_timeout(route, &upload);
     let (response, lease) = upstream
-        .send(request, &client, patience)
+        .send(request, &client, device, patience)
         .await
         .map_err(|error| failure(error, &upload))?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
@@ -47,7 +50,7 @@ pub(super) async fn forward(
 
 /// As [`forward`], on a connection of its own that the answer may upgrade.
 pub(super) async fn open(
-    _admission: &Admission,
+    admission: &Admission,
     session: &Session,
     route: &Route,
     head: Parts,
@@ -62,9 +65,12 @@ pub(super) async fn open(
         .ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
     let request = Request::from_parts(head, body);
+    let device = upstream
+        .servers()
+        .device(|| admission.device(&session.connection));
     let patience = response_timeout(route, &upload);
     upstream
-        .open(request, &client, patience)
+        .open(request, &client, device, patience)
         .await
         .map_err(|error| failure(error, &upload))
 }

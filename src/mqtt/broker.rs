@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::codec::Version;
 use super::refusal::Failure;
-use crate::access::Connection;
+use crate::access::{Admission, Connection};
 use crate::upstream::{Busy, Dialled, Link, Outcome, Servers, Spoken};
 use crate::websocket::{self, ByteStream};
 
@@ -32,15 +32,17 @@ impl Broker {
     pub(super) async fn dial(
         servers: &Servers,
         connection: &Connection,
+        admission: &Admission,
         version: Version,
     ) -> Result<Self, Failure> {
+        let device = servers.device(|| admission.device(connection));
         let client = connection.introduction();
         let Some(path) = servers.websocket_path() else {
-            let Dialled { stream, busy } = servers.dial(Spoken::Mqtt, &client).await?;
+            let Dialled { stream, busy } = servers.dial(Spoken::Mqtt, &client, device).await?;
             servers.note(&busy, Outcome::Fine);
             return Ok(Self::new(Stream::Bare(stream), busy));
         };
-        let Dialled { stream, busy } = servers.dial(Spoken::Http1, &client).await?;
+        let Dialled { stream, busy } = servers.dial(Spoken::Http1, &client, device).await?;
         let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
         let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
         let is_open = matches!(opened, Ok(Ok(_)));

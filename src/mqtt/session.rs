@@ -192,7 +192,8 @@ impl Session<'_> {
         let auth = self.check_authentication_method(connect)?;
         let admission = self.admit(connect, presented).await?;
         let rewritten = rewrite(&admission, connect)?;
-        let mut broker = Broker::dial(self.servers, self.connection, connect.version()).await?;
+        let version = connect.version();
+        let mut broker = Broker::dial(self.servers, self.connection, &admission, version).await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
         send(&mut broker, bytes)
             .await

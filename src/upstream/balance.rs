@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::device::{DeviceKey, Ring};
 use super::server::Server;
 
 /// How a server is chosen.
@@ -12,6 +13,8 @@ pub enum Balance {
     RoundRobin,
     /// The less busy of two that are drawn by lot.
     LeastBusy,
+    /// By the device, which keeps its server.
+    Device,
 }
 
 /// One server's place in a group.
@@ -30,11 +33,13 @@ pub(super) struct Lineup {
     seats: Box<[Seat]>,
     /// Places in `seats`, each as often as its weight says and spread evenly.
     turns: Box<[u16]>,
+    /// Where devices keep their servers.
+    ring: Option<Arc<Ring>>,
 }
 
 impl Lineup {
     /// If none is in service, all have turns: to try is better than to give up unasked.
-    pub(super) fn new(seats: Vec<Seat>) -> Self {
+    pub(super) fn new(seats: Vec<Seat>, ring: Option<Arc<Ring>>) -> Self {
         let nobody = !seats.iter().any(|seat| seat.serves);
         let share = |seat: &Seat| {
             if seat.serves || nobody {
@@ -47,12 +52,27 @@ impl Lineup {
         Self {
             turns: turns(&shares),
             seats: seats.into(),
+            ring,
         }
     }
 
-    pub(super) fn pick(&self, balance: Balance, chance: &Chance) -> Option<&Arc<Server>> {
+    /// A server for `device`, if that is what counts and is known.
+    pub(super) fn pick(
+        &self,
+        balance: Balance,
+        device: Option<DeviceKey>,
+        chance: &Chance,
+    ) -> Option<&Arc<Server>> {
+        let own = device.and_then(|device| {
+            let mut walk = self.walk(device);
+            walk.find(|seat| seat.serves)
+                .or_else(|| self.walk(device).next())
+        });
+        if let Some(seat) = own {
+            return Some(&seat.server);
+        }
         let seat = match balance {
-            Balance::RoundRobin => self.turn(chance.next()),
+            Balance::RoundRobin | Balance::Device => self.turn(chance.next()),
             Balance::LeastBusy => {
                 let lot = chance.draw();
                 let (one, other) = (self.turn(lot >> 32)?, self.turn(lot & 0xFFFF_FFFF)?);
@@ -64,6 +84,15 @@ impl Lineup {
             }
         };
         seat.map(|seat| &seat.server)
+    }
+
+    /// Servers in the order in which this device takes them, most of them many times.
+    fn walk(&self, device: DeviceKey) -> impl Iterator<Item = &Seat> {
+        let ring = self.ring.iter().flat_map(move |ring| ring.walk(device));
+        ring.filter_map(|address| {
+            let mut seats = self.seats.iter();
+            seats.find(|seat| seat.server.address() == Some(address))
+        })
     }
 
     fn turn(&self, number: usize) -> Option<&Seat> {
@@ -130,12 +159,22 @@ impl Chance {
 }
 
 /// The servers for one request or connection, one after the other until one can be reached.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Search {
+    device: Option<DeviceKey>,
     passed_over: Vec<Arc<Server>>,
 }
 
 impl Search {
+    /// For this device, where that is what counts.
+    pub(super) fn new(device: Option<DeviceKey>) -> Self {
+        let passed_over = Vec::new();
+        Self {
+            device,
+            passed_over,
+        }
+    }
+
     /// The next to try; `None` if all have been.
     pub(super) fn next(
         &self,
@@ -144,10 +183,18 @@ impl Search {
         chance: &Chance,
     ) -> Option<Arc<Server>> {
         if self.passed_over.is_empty() {
-            return lineup.pick(balance, chance).cloned();
+            return lineup.pick(balance, self.device, chance).cloned();
         }
         let is_new = |server: &&Arc<Server>| !self.has_passed_over(server);
-        lineup.all(chance).find(is_new).cloned()
+        // The device's own order first, so that it meets its second server there as well.
+        let own = self
+            .device
+            .into_iter()
+            .flat_map(|device| lineup.walk(device));
+        let mut own = own.filter(|seat| seat.serves).map(|seat| &seat.server);
+        own.find(is_new)
+            .or_else(|| lineup.all(chance).find(is_new))
+            .cloned()
     }
 
     /// Goes on without `server`.
@@ -164,6 +211,8 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::super::server::Busy;
     use super::*;
     use crate::telemetry::ServerMetrics;
@@ -177,19 +226,24 @@ mod tests {
         let seat = |(number, weight): (usize, &u32)| {
             let name = format!("192.0.2.{number}:80");
             Seat {
-                server: Arc::new(Server::new(&name, ServerMetrics::default())),
+                server: Arc::new(Server::new(&name, None, ServerMetrics::default())),
                 weight: *weight,
                 serves: !out.contains(&number),
             }
         };
-        Lineup::new(weights.iter().enumerate().map(seat).collect())
+        let seats: Vec<Seat> = weights.iter().enumerate().map(seat).collect();
+        let addresses = seats
+            .iter()
+            .map(|seat| (seat.server.address().unwrap(), seat.weight));
+        let ring = Ring::new(addresses);
+        Lineup::new(seats, Some(Arc::new(ring)))
     }
 
     fn picks(lineup: &Lineup, balance: Balance, count: usize) -> Vec<usize> {
         let chance = Chance::default();
         let mut picked = vec![0; lineup.seats.len()];
         for _ in 0..count {
-            let server = lineup.pick(balance, &chance).unwrap();
+            let server = lineup.pick(balance, None, &chance).unwrap();
             let place = |seat: &Seat| Arc::ptr_eq(&seat.server, server);
             picked[lineup.seats.iter().position(place).unwrap()] += 1;
         }
@@ -264,7 +318,7 @@ mod tests {
     #[test]
     fn a_search_meets_every_server_once() {
         let (lineup, chance) = (lineup(&[1, 7, 2]), Chance::default());
-        let mut search = Search::default();
+        let mut search = Search::new(None);
         let mut met = Vec::new();
         while let Some(server) = search.next(&lineup, Balance::LeastBusy, &chance) {
             met.push(server.name().to_owned());
@@ -272,5 +326,52 @@ mod tests {
         }
         met.sort();
         assert_eq!(met, ["192.0.2.0:80", "192.0.2.1:80", "192.0.2.2:80"]);
+    }
+
+    fn own(lineup: &Lineup, number: usize) -> String {
+        let device = DeviceKey::of_certificate(&number.to_string());
+        let picked = lineup.pick(Balance::Device, Some(device), &Chance::default());
+        picked.unwrap().name().to_owned()
+    }
+
+    #[test]
+    fn devices_keep_their_servers_by_weight() {
+        let lineup = lineup(&[1, 1, 2]);
+        let mut counts = HashMap::new();
+        for number in 0..4000 {
+            *counts.entry(own(&lineup, number)).or_insert(0) += 1;
+            assert_eq!(own(&lineup, number), own(&lineup, number));
+        }
+        assert!((1600..2400).contains(&counts["192.0.2.2:80"]), "{counts:?}");
+        assert!((600..1400).contains(&counts["192.0.2.0:80"]), "{counts:?}");
+    }
+
+    #[test]
+    fn only_the_devices_of_a_server_that_is_out_move() {
+        let (whole, less) = (lineup(&[1, 1, 1]), lineup_without(&[1, 1, 1], &[0]));
+        let mut moved = [0, 0];
+        for number in 0..1000 {
+            let (before, after) = (own(&whole, number), own(&less, number));
+            if before == "192.0.2.0:80" {
+                moved[usize::from(after == "192.0.2.2:80")] += 1;
+            } else {
+                assert_eq!(before, after);
+            }
+        }
+        assert!(moved.iter().all(|count| *count > 50), "{moved:?}");
+    }
+
+    #[test]
+    fn a_device_has_one_second_server() {
+        let (whole, chance) = (lineup(&[1, 1, 1, 1]), Chance::default());
+        let device = DeviceKey::of_certificate("any");
+        let mut search = Search::new(Some(device));
+        let first = search.next(&whole, Balance::Device, &chance).unwrap();
+        search.pass_over(first);
+        let second = search.next(&whole, Balance::Device, &chance).unwrap();
+        for _ in 0..10 {
+            let again = search.next(&whole, Balance::Device, &chance).unwrap();
+            assert!(Arc::ptr_eq(&again, &second));
+        }
     }
 }

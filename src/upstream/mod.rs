@@ -12,12 +12,14 @@
 mod balance;
 mod connect;
 mod connection_auth;
+mod device;
 mod ejection;
 mod group;
 mod multiplex;
 mod pool;
 mod proxy_protocol;
 mod repeatable;
+mod resolve;
 mod server;
 
 use std::io;
@@ -37,6 +39,7 @@ pub use balance::Balance;
 use balance::{Chance, Search};
 use connect::connect;
 pub use connect::{Link, Spoken};
+pub use device::DeviceKey;
 pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
 use multiplex::Multiplex;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub servers: Vec<ServerSettings>,
     /// How one of them is chosen.
     pub balance: Balance,
+    /// How often names are resolved.
+    pub resolve_interval: Duration,
     /// When one that fails is left out.
     pub ejection: EjectionSettings,
     /// How long a connection may take to open.
@@ -136,7 +141,7 @@ impl Servers {
     }
 
     /// Opens a connection for `client` to the next server, or to the first after it that answers,
-    /// to speak `spoken`.
+    /// to speak `spoken`. A known device comes to its own server.
     ///
     /// # Errors
     /// [`UpstreamError::Unreachable`] with what the last one tried said.
@@ -144,8 +149,9 @@ impl Servers {
         &self,
         spoken: Spoken,
         client: &Introduction<'_>,
+        device: Option<DeviceKey>,
     ) -> Result<Dialled, UpstreamError> {
-        let mut search = Search::default();
+        let mut search = Search::new(device);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         while let Some(server) = self.next(&search) {
             match self.connect(&server, spoken, Some(client)).await {
@@ -159,6 +165,12 @@ impl Servers {
             search.pass_over(server);
         }
         Err(self.unreachable(failure))
+    }
+
+    /// The device, asked for only where servers are chosen by it.
+    pub fn device(&self, ask: impl FnOnce() -> Option<DeviceKey>) -> Option<DeviceKey> {
+        let matters = self.settings().balance == Balance::Device;
+        matters.then(ask).flatten()
     }
 
     /// Notes how a server has fared with what it was dialled for.
@@ -279,7 +291,7 @@ where
     }
 
     /// Sends `request` to the next server, or to the first after it that can be reached, and waits
-    /// for the head of the response until `patience` ends. The lease belongs to the response's
+    /// for the head of the response until `patience` ends. A known device comes to its own server. The lease belongs to the response's
     /// body: give it back when the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
@@ -293,6 +305,7 @@ where
         &self,
         mut request: Request<B>,
         client: &Introduction<'_>,
+        device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
     ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
         let alone =
@@ -300,7 +313,7 @@ where
         let pool = (!alone).then_some(&self.pool);
         let client = alone.then_some(client);
         let mut patience = pin!(patience);
-        let mut search = Search::default();
+        let mut search = Search::new(device);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         while let Some(server) = self.servers.next(&search) {
             let busy = Busy::with(server);
@@ -371,12 +384,13 @@ where
         &self,
         request: Request<B>,
         client: &Introduction<'_>,
+        device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
     ) -> Result<(Response<Incoming>, Busy), UpstreamError> {
         let mut patience = pin!(patience);
         let Dialled { stream, busy } = tokio::select! {
             biased;
-            dialled = self.servers.dial(Spoken::Http1, client) => dialled?,
+            dialled = self.servers.dial(Spoken::Http1, client, device) => dialled?,
             () = &mut patience => return Err(self.timed_out()),
         };
         let opened = async {

@@ -22,7 +22,7 @@ pub struct ServerSettings {
 #[derive(Debug)]
 pub(super) struct Server {
     name: String,
-    /// `None` if it has a name, which is resolved at every new connection.
+    /// `None` for a name that nobody has resolved yet: every connection then does.
     address: Option<SocketAddr>,
     /// Failures since it last was fine.
     failures: AtomicU32,
@@ -30,10 +30,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(name: &str, metrics: ServerMetrics) -> Self {
+    /// The server `name` as configured, which may be an address, or is at this one.
+    pub(super) fn new(name: &str, address: Option<SocketAddr>, metrics: ServerMetrics) -> Self {
         Self {
             name: name.to_owned(),
-            address: name.parse().ok(),
+            address: address.or_else(|| name.parse().ok()),
             failures: AtomicU32::new(0),
             metrics,
         }
@@ -44,7 +45,11 @@ impl Server {
         &self.name
     }
 
-    /// The host of that, without the brackets of an IPv6 address.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The host of its name, without the brackets of an IPv6 address.
     pub(super) fn host(&self) -> &str {
         let host = self.name().rsplit_once(':').map_or("", |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')

@@ -2,7 +2,9 @@
 //! fails.
 
 mod balance;
+mod device;
 mod ejection;
+mod names;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
