@@ -290,8 +290,8 @@ impl Gateway {
                 let live = shared.live.load_full();
                 let tokens = shared.tokens.load_full();
                 keepers.spawn(async move { tokens.keep().await });
-                for group in &live.groups {
-                    group.keep(&mut keepers);
+                for (group, tls) in live.groups.iter().zip(&live.initiators) {
+                    group.keep(tls.as_ref(), &mut keepers);
                 }
                 tokio::select! {
                     () = shared.replaced.notified() => {}

@@ -8,6 +8,7 @@ mod balancing;
 mod check;
 mod claims;
 mod document;
+mod health;
 mod providers;
 mod upstreams;
 mod value;

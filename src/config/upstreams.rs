@@ -10,6 +10,7 @@ use rustls_pki_types::ServerName;
 use super::balancing::{BALANCES, ejection, servers};
 use super::check::VERSIONS;
 use super::document::Section;
+use super::health::health;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
 use crate::tls::{IdentityFiles, InitiatorSettings, MinVersion};
 use crate::upstream::{self, Balance, HttpVersion, ProxyProtocol};
@@ -32,6 +33,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             .read_required("servers", servers)
             .unwrap_or_default();
         let http = section.read("protocol", HttpVersion::Http1, one_of(HTTP_VERSIONS));
+        let websocket_path = section.read_optional("websocket_path", websocket_path);
         let settings = upstream::Settings {
             name,
             http,
@@ -39,12 +41,14 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
             resolve_interval: section.read("resolve_interval", Duration::from_secs(10), duration),
             ejection: ejection(section.section("ejection")),
+            health: health(section.section("health"), websocket_path.is_some()),
+            slow_start: section.read_optional("slow_start", duration),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
             proxy_protocol: proxy_protocol(&section, http),
             tls: tls(section.section("tls"), base),
-            websocket_path: section.read_optional("websocket_path", websocket_path),
+            websocket_path,
         };
         section.finish();
         upstreams.push(Arc::new(settings));

@@ -7,6 +7,7 @@
 mod broker;
 pub mod codec;
 mod frames;
+mod probe;
 mod refusal;
 mod session;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+pub use probe::probe;
 pub use session::{Entrance, serve};
 
 use crate::access::Gate;

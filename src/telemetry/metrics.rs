@@ -31,6 +31,7 @@ pub struct Metrics {
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
     key_fetches: Family<FetchLabels, Counter>,
+    server_checks_failed: Family<ServerLabels, Counter>,
     /// WebSockets open now.
     pub websockets_active: Gauge,
     /// MQTT sessions open now.
@@ -114,6 +115,8 @@ pub struct ServerMetrics {
     pub failures: Counter,
     /// How many times it was left out because it fails.
     pub ejections: Counter,
+    /// How many times it was asked whether it is well, and was not.
+    pub checks_failed: Counter,
 }
 
 /// The metrics of one listener, looked up once.
@@ -205,6 +208,7 @@ impl Default for Metrics {
             tokens: Family::default(),
             token_evictions: Counter::default(),
             key_fetches: Family::default(),
+            server_checks_failed: Family::default(),
             websockets_active: Gauge::default(),
             mqtt_sessions_active: Gauge::default(),
             access_log_dropped: Counter::default(),
@@ -276,6 +280,11 @@ impl Metrics {
             "upstream_server_ejections",
             "Times that a server was left out because it fails",
             self.server_ejections.clone(),
+        );
+        r.register(
+            "upstream_server_checks_failed",
+            "Health checks that a server has failed",
+            self.server_checks_failed.clone(),
         );
         r.register(
             "config_reloads",
@@ -352,6 +361,7 @@ impl Metrics {
             busy: self.servers_busy.get_or_create_owned(&labels),
             failures: self.server_failures.get_or_create_owned(&labels),
             ejections: self.server_ejections.get_or_create_owned(&labels),
+            checks_failed: self.server_checks_failed.get_or_create_owned(&labels),
         }
     }
 
@@ -362,6 +372,7 @@ impl Metrics {
         self.servers_busy.remove(&labels);
         self.server_failures.remove(&labels);
         self.server_ejections.remove(&labels);
+        self.server_checks_failed.remove(&labels);
     }
 
     /// The metrics of tokens.

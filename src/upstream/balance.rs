@@ -56,6 +56,11 @@ impl Lineup {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.iter()
+    }
+
     /// A server for `device`, if that is what counts and is known.
     pub(super) fn pick(
         &self,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -15,8 +16,10 @@ use super::Settings;
 use super::balance::{Balance, Lineup, Seat};
 use super::device::Ring;
 use super::ejection::{Outcome, Record};
+use super::health::{Ailment, HealthSettings, Pulse};
 use super::server::{Server, ServerSettings};
 use crate::telemetry::Metrics;
+use crate::tls::Initiator;
 
 /// One group of servers, shared by all workers.
 #[derive(Debug)]
@@ -24,8 +27,8 @@ pub struct Group {
     pub(super) settings: Arc<Settings>,
     lineup: ArcSwap<Lineup>,
     roster: Mutex<Roster>,
-    /// A server has been left out.
-    ejected: Notify,
+    /// Another line-up is in force.
+    changed: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +46,9 @@ struct Entry {
     server: Arc<Server>,
     weight: u32,
     record: Record,
+    pulse: Pulse,
+    /// When it came back into service.
+    returned: Option<Instant>,
 }
 
 impl Group {
@@ -56,20 +62,32 @@ impl Group {
         for ServerSettings { name, weight } in &settings.servers {
             let before = entries.len();
             let known = known.iter().filter(|entry| entry.server.name() == name);
-            entries.extend(known.cloned().map(|entry| Entry {
-                weight: *weight,
-                ..entry
+            entries.extend(known.cloned().map(|entry| {
+                Entry {
+                    weight: *weight,
+                    // If nobody asks any more, nobody would ever hear that it is well.
+                    pulse: settings
+                        .health
+                        .as_ref()
+                        .map(|_| entry.pulse)
+                        .unwrap_or_default(),
+                    ..entry
+                }
             }));
             if entries.len() == before {
                 entries.push(Entry::new(&settings, name, None, *weight, metrics));
             }
         }
         let roster = Roster::new(entries, settings.balance);
+        let lineup = roster.lineup(settings.slow_start, Instant::now());
+        for entry in &roster.entries {
+            entry.show();
+        }
         Self {
-            lineup: ArcSwap::from_pointee(roster.lineup()),
+            lineup: ArcSwap::from_pointee(lineup),
             roster: Mutex::new(roster),
             settings,
-            ejected: Notify::new(),
+            changed: Notify::new(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -125,7 +143,7 @@ impl Group {
             "a name has new addresses"
         );
         *roster = Roster::new(entries, self.settings.balance);
-        self.lineup.store(Arc::new(roster.lineup()));
+        self.publish(&roster);
         for gone in ours.iter().filter(|entry| !roster.has(&entry.server)) {
             self.metrics
                 .forget_server(&self.settings.name, &label(&gone.server));
@@ -164,21 +182,69 @@ impl Group {
         let time = entry.record.eject(&self.settings.ejection, Instant::now());
         server.fared_well();
         server.metrics.ejections.inc();
-        server.metrics.in_service.set(0);
+        let (upstream, server) = (self.name(), label(server));
         tracing::warn!(
-            upstream = self.name(),
-            server = server.name(),
+            upstream,
+            server,
             failures,
             ?time,
             "a server that fails is left out"
         );
-        self.lineup.store(Arc::new(roster.lineup()));
-        self.ejected.notify_one();
+        self.publish(&roster);
     }
 
-    /// Looks after the servers: lets them back in time, and keeps their addresses up to date. To be
-    /// aborted when the group is in force no longer.
-    pub fn keep(self: &Arc<Self>, keepers: &mut JoinSet<()>) {
+    /// All servers there are now.
+    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
+        let roster = self.roster();
+        let servers = roster.entries.iter().map(|entry| Arc::clone(&entry.server));
+        servers.collect()
+    }
+
+    /// Notes what `server` has answered when it was asked whether it is well.
+    pub(super) fn heard(
+        &self,
+        server: &Arc<Server>,
+        answer: Result<(), Ailment>,
+        rules: &HealthSettings,
+    ) {
+        if answer.is_err() {
+            server.metrics.checks_failed.inc();
+        }
+        let mut roster = self.roster();
+        let is_same = |entry: &&mut Entry| Arc::ptr_eq(&entry.server, server);
+        let Some(entry) = roster.entries.iter_mut().find(is_same) else {
+            return;
+        };
+        if !entry.pulse.note(answer.is_ok(), rules) {
+            return;
+        }
+        let (upstream, server) = (self.name(), label(server));
+        match answer {
+            Ok(()) => {
+                entry.returned = Some(Instant::now());
+                tracing::info!(upstream, server, "a server is well again");
+            }
+            Err(ailment) => {
+                tracing::warn!(upstream, server, %ailment, "a server that is not well is left out");
+            }
+        }
+        self.publish(&roster);
+    }
+
+    /// Lets requests see who serves now.
+    fn publish(&self, roster: &Roster) {
+        for entry in &roster.entries {
+            entry.show();
+        }
+        let lineup = roster.lineup(self.settings.slow_start, Instant::now());
+        self.lineup.store(Arc::new(lineup));
+        self.changed.notify_one();
+    }
+
+    /// Looks after the servers, which are reached by `tls`: lets them back in time, keeps their
+    /// addresses up to date, and asks whether they are well. To be aborted when the group is in
+    /// force no longer.
+    pub fn keep(self: &Arc<Self>, tls: Option<&Arc<Initiator>>, keepers: &mut JoinSet<()>) {
         let group = Arc::clone(self);
         keepers.spawn(async move { group.keep_readmitting().await });
         for ServerSettings { name, .. } in &self.settings.servers {
@@ -187,36 +253,46 @@ impl Group {
                 keepers.spawn(async move { group.keep_resolving(&name).await });
             }
         }
+        if let Some(rules) = &self.settings.health {
+            keepers.spawn(Arc::clone(self).keep_asking(rules.clone(), tls.cloned()));
+        }
     }
 
     async fn keep_readmitting(&self) {
         loop {
-            let next = self.roster().next_return();
+            let next = self.next_change();
             tokio::select! {
                 () = until(next) => self.readmit(),
-                () = self.ejected.notified() => {}
+                () = self.changed.notified() => {}
             }
         }
     }
 
+    /// When a server comes back, or one that has come back gets a larger share.
+    fn next_change(&self) -> Option<Instant> {
+        let (roster, now) = (self.roster(), Instant::now());
+        let returns = roster
+            .entries
+            .iter()
+            .filter_map(|entry| entry.record.until());
+        let step = self.settings.slow_start.filter(|slow_start| {
+            let mut entries = roster.entries.iter();
+            entries.any(|entry| entry.warmth(Some(*slow_start), now) < WARM)
+        });
+        let step = step.map(|slow_start| now + slow_start / WARM);
+        returns.chain(step).min()
+    }
+
     fn readmit(&self) {
-        let mut roster = self.roster();
-        let now = Instant::now();
-        let mut changed = false;
-        for Entry { server, record, .. } in &mut roster.entries {
-            if record.readmit(now) {
-                changed = true;
-                server.metrics.in_service.set(1);
-                tracing::info!(
-                    upstream = self.name(),
-                    server = server.name(),
-                    "a server is back in service"
-                );
+        let (mut roster, now) = (self.roster(), Instant::now());
+        for entry in &mut roster.entries {
+            if entry.record.readmit(now) {
+                entry.returned = Some(now);
+                let (upstream, server) = (self.name(), label(&entry.server));
+                tracing::info!(upstream, server, "a server's time out is over");
             }
         }
-        if changed {
-            self.lineup.store(Arc::new(roster.lineup()));
-        }
+        self.publish(&roster);
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -233,19 +309,14 @@ impl Roster {
         Self { entries, ring }
     }
 
-    fn lineup(&self) -> Lineup {
+    fn lineup(&self, slow_start: Option<Duration>, now: Instant) -> Lineup {
         let seat = |entry: &Entry| Seat {
             server: Arc::clone(&entry.server),
-            weight: entry.weight,
+            weight: entry.weight * entry.warmth(slow_start, now),
             serves: entry.serves(),
         };
         let seats = self.entries.iter().map(seat).collect();
         Lineup::new(seats, self.ring.clone())
-    }
-
-    fn next_return(&self) -> Option<Instant> {
-        let returns = self.entries.iter().filter_map(|entry| entry.record.until());
-        returns.min()
     }
 
     fn has(&self, server: &Arc<Server>) -> bool {
@@ -264,18 +335,37 @@ impl Entry {
     ) -> Self {
         let label = address.map_or_else(|| name.to_owned(), |address| address.to_string());
         let metrics = metrics.for_server(&settings.name, &label);
-        metrics.in_service.set(1);
         Self {
             server: Arc::new(Server::new(name, address, metrics)),
             weight,
             record: Record::default(),
+            pulse: Pulse::default(),
+            returned: None,
         }
     }
 
     fn serves(&self) -> bool {
-        !self.record.is_out()
+        !self.record.is_out() && !self.pulse.is_down()
+    }
+
+    fn show(&self) {
+        let in_service = &self.server.metrics.in_service;
+        in_service.set(i64::from(self.serves()));
+    }
+
+    /// How much of its share it gets, in tenths: all of it, but after a return it begins with one.
+    fn warmth(&self, slow_start: Option<Duration>, now: Instant) -> u32 {
+        let (Some(slow_start), Some(returned)) = (slow_start, self.returned) else {
+            return WARM;
+        };
+        let tenths =
+            (now - returned).as_millis() * u128::from(WARM) / slow_start.as_millis().max(1);
+        u32::try_from(tenths).unwrap_or(WARM).clamp(1, WARM)
     }
 }
+
+/// A whole share, in tenths.
+const WARM: u32 = 10;
 
 /// What a server is called in logs and metrics: its address, or the name as long as that is all.
 fn label(server: &Server) -> String {
@@ -292,8 +382,7 @@ async fn until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::super::HttpVersion;
     use super::super::ejection::EjectionSettings;
     use super::super::proxy_protocol::ProxyProtocol;
     use super::*;
@@ -313,9 +402,12 @@ mod tests {
                 time: Duration::from_secs(10),
                 max_time: Duration::from_secs(60),
             },
+            health: None,
+            slow_start: Some(Duration::from_secs(100)),
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             max_idle: 1,
+            http: HttpVersion::Http1,
             proxy_protocol: ProxyProtocol::Off,
             websocket_path: None,
             tls: None,
@@ -382,7 +474,7 @@ mod tests {
         let group = Arc::new(group(&[("192.0.2.1:80", 1), ("192.0.2.2:80", 1)]));
         let first = Arc::clone(&group.roster().entries[0].server);
         let mut keepers = JoinSet::new();
-        group.keep(&mut keepers);
+        group.keep(None, &mut keepers);
         group.note(&first, Outcome::Faulty);
         group.note(&first, Outcome::Faulty);
         assert_eq!(first.metrics.in_service.get(), 0);
@@ -390,5 +482,26 @@ mod tests {
         assert_eq!(first.metrics.in_service.get(), 0);
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!(first.metrics.in_service.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_back_gets_its_share_by_and_by() {
+        let group = Arc::new(group(&[("192.0.2.1:80", 2), ("192.0.2.2:80", 2)]));
+        let first = Arc::clone(&group.roster().entries[0].server);
+        let mut keepers = JoinSet::new();
+        group.keep(None, &mut keepers);
+        group.note(&first, Outcome::Faulty);
+        group.note(&first, Outcome::Faulty);
+        for (seconds, expected) in [(5, 0), (6, 2), (55, 10), (45, 20)] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            let lineup = group.lineup();
+            let seat = lineup
+                .seats()
+                .find(|seat| Arc::ptr_eq(&seat.server, &first));
+            let share = seat
+                .filter(|seat| seat.serves)
+                .map_or(0, |seat| seat.weight);
+            assert_eq!(share, expected, "{seconds}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 //! connection of one's own, [`Servers::dial`] for one that carries something else.
 //!
 //! [`group`] is what all workers know of an upstream, [`server`] of one of its servers. [`balance`]
-//! says which server is next, [`ejection`] when one that fails is left out; how a connection is made
-//! stands in [`mod@connect`].
+//! says which server is next, [`ejection`] when one that fails is left out, [`health`] how servers are
+//! asked whether they are well; how a connection is made stands in [`mod@connect`].
 //!
 //! HTTP/1.1 (RFC 9112) with keep-alive, or HTTP/2, see [`multiplex`]. Each worker has its own pool,
 //! so no lock is ever contended and a connection stays on the core that opened it. Who may send is
@@ -15,6 +15,7 @@ mod connection_auth;
 mod device;
 mod ejection;
 mod group;
+mod health;
 mod multiplex;
 mod pool;
 mod proxy_protocol;
@@ -42,6 +43,7 @@ pub use connect::{Link, Spoken};
 pub use device::DeviceKey;
 pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
+pub use health::{Dialogue, HealthSettings, Probe};
 use multiplex::Multiplex;
 pub use pool::Lease;
 use pool::{Hold, Pool};
@@ -64,6 +66,10 @@ pub struct Settings {
     pub resolve_interval: Duration,
     /// When one that fails is left out.
     pub ejection: EjectionSettings,
+    /// How servers are asked whether they are well; `None` if they are not.
+    pub health: Option<HealthSettings>,
+    /// How long one that has come back into service gets less than its share.
+    pub slow_start: Option<Duration>,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.

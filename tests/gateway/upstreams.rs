@@ -4,6 +4,7 @@
 mod balance;
 mod device;
 mod ejection;
+mod health;
 mod names;
 
 use std::fmt::Display;
@@ -102,5 +103,5 @@ async fn until_in_service(lab: &Lab, server: impl Display, expected: bool) {
         }
     };
     let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "{server} does not change");
+    assert!(waited.is_ok(), "{server} does not become {expected}");
 }

@@ -1,0 +1,275 @@
+//! Servers are asked whether they are well, by the gateway itself and beside all requests.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::{http1, http2};
+use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::http::uri::{PathAndQuery, Scheme};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::HttpVersion;
+use super::connect::{Link, Spoken, connect};
+use super::group::Group;
+use super::server::Server;
+use crate::tls::Initiator;
+
+/// How servers are asked, and what their answers mean.
+#[derive(Debug, Clone)]
+pub struct HealthSettings {
+    /// What they are asked.
+    pub probe: Probe,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// After how many good answers in a row a server is back in service.
+    pub rise: u32,
+    /// After how many bad ones it is out of it.
+    pub fall: u32,
+}
+
+/// What servers are asked.
+#[derive(Debug, Clone)]
+pub enum Probe {
+    /// To accept a connection, with TLS where that is spoken.
+    Connect,
+    /// To answer a GET.
+    Http {
+        /// For this path.
+        path: PathAndQuery,
+        /// Of this host; of the server's own name if left out.
+        host: Option<HeaderValue>,
+        /// With one of these.
+        statuses: Vec<RangeInclusive<u16>>,
+    },
+    /// To say what a protocol says that other rooms know.
+    Dialogue(Dialogue),
+}
+
+/// A question in MQTT or the like, and what its answer means.
+#[derive(Debug, Clone)]
+pub struct Dialogue {
+    /// What is sent.
+    pub question: Vec<u8>,
+    /// What the bytes answered so far mean; `None` if there must be more of them.
+    pub judge: fn(&[u8]) -> Option<bool>,
+    /// What is sent at the end, so that the server need not wonder.
+    pub farewell: &'static [u8],
+}
+
+/// Why a server is not well.
+#[derive(Debug, Error)]
+pub(super) enum Ailment {
+    #[error("{0}")]
+    Broken(#[from] io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("it answers with {0}")]
+    Status(StatusCode),
+    #[error("it answers that it is not available")]
+    Unavailable,
+    #[error("no answer in time")]
+    Silent,
+}
+
+/// What the answers of one server have been.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pulse {
+    is_down: bool,
+    /// Answers in a row that speak against the present state.
+    against: u32,
+}
+
+impl Pulse {
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down
+    }
+
+    /// Notes an answer, and says whether it has changed the state.
+    pub(super) fn note(&mut self, is_well: bool, rules: &HealthSettings) -> bool {
+        if is_well != self.is_down {
+            self.against = 0;
+            return false;
+        }
+        self.against += 1;
+        let needed = if self.is_down { rules.rise } else { rules.fall };
+        let changed = self.against >= needed;
+        if changed {
+            *self = Self {
+                is_down: !self.is_down,
+                against: 0,
+            };
+        }
+        changed
+    }
+}
+
+impl Group {
+    /// Asks every server again and again, for as long as the group is in force.
+    pub(super) async fn keep_asking(
+        self: Arc<Self>,
+        rules: HealthSettings,
+        tls: Option<Arc<Initiator>>,
+    ) {
+        let mut pace = tokio::time::interval(rules.interval);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let mut answers = JoinSet::new();
+            for server in self.servers() {
+                let (group, tls, rules) = (Arc::clone(&self), tls.clone(), rules.clone());
+                answers.spawn(async move {
+                    let asked = group.ask(&server, &rules.probe, tls.as_deref());
+                    let answer = tokio::time::timeout(rules.timeout, asked).await;
+                    (server, answer.unwrap_or(Err(Ailment::Silent)))
+                });
+            }
+            while let Some(answer) = answers.join_next().await {
+                if let Ok((server, answer)) = answer {
+                    self.heard(&server, answer, &rules);
+                }
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        server: &Server,
+        probe: &Probe,
+        tls: Option<&Initiator>,
+    ) -> Result<(), Ailment> {
+        let version = self.settings.http;
+        let spoken = match (probe, version) {
+            (Probe::Dialogue(_), _) => Spoken::Mqtt,
+            (Probe::Connect | Probe::Http { .. }, HttpVersion::Http1) => Spoken::Http1,
+            (Probe::Connect | Probe::Http { .. }, HttpVersion::Http2) => Spoken::Http2,
+        };
+        let mut link = connect(&self.settings, tls, server, spoken, None).await?;
+        match probe {
+            Probe::Connect => Ok(link.shutdown().await?),
+            Probe::Http {
+                path,
+                host,
+                statuses,
+            } => {
+                let host = host.clone().map_or_else(|| own_host(server), Ok)?;
+                let status = match version {
+                    HttpVersion::Http1 => get(link, path, host).await?,
+                    HttpVersion::Http2 => get_by_http2(link, path, host).await?,
+                };
+                let is_expected = |range: &RangeInclusive<u16>| range.contains(&status.as_u16());
+                let is_well = statuses.iter().any(is_expected);
+                is_well.then_some(()).ok_or(Ailment::Status(status))
+            }
+            Probe::Dialogue(dialogue) => converse(link, dialogue).await,
+        }
+    }
+}
+
+fn own_host(server: &Server) -> io::Result<HeaderValue> {
+    HeaderValue::from_str(server.name()).map_err(io::Error::other)
+}
+
+async fn get(link: Link, path: &PathAndQuery, host: HeaderValue) -> Result<StatusCode, Ailment> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(link)).await?;
+    // Aborted with the end of the question, whatever the server does.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let mut request = question(path.clone().into());
+    let fields = request.headers_mut();
+    fields.insert(HOST, host);
+    fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(sender.send_request(request).await?.status())
+}
+
+async fn get_by_http2(
+    link: Link,
+    path: &PathAndQuery,
+    host: HeaderValue,
+) -> Result<StatusCode, Ailment> {
+    let io = TokioIo::new(link);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let target = Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(host.as_bytes())
+        .path_and_query(path.clone());
+    let request = question(target.build().map_err(io::Error::other)?);
+    Ok(sender.send_request(request).await?.status())
+}
+
+fn question(target: Uri) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = target;
+    let agent = HeaderValue::from_static("portcullis");
+    request.headers_mut().insert(USER_AGENT, agent);
+    request
+}
+
+async fn converse(mut link: Link, dialogue: &Dialogue) -> Result<(), Ailment> {
+    /// No answer that is asked for here is longer.
+    const MOST: usize = 1024;
+    link.write_all(&dialogue.question).await?;
+    link.flush().await?;
+    let mut answer = Vec::with_capacity(64);
+    let is_well = loop {
+        if let Some(verdict) = (dialogue.judge)(&answer) {
+            break verdict;
+        }
+        if answer.len() >= MOST || link.read_buf(&mut answer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    // The verdict stands, whether the farewell arrives or not.
+    let _ = link.write_all(dialogue.farewell).await;
+    let _ = link.shutdown().await;
+    is_well.then_some(()).ok_or(Ailment::Unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_several_answers_in_a_row_to_change_a_state() {
+        let rules = HealthSettings {
+            probe: Probe::Connect,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        };
+        let mut pulse = Pulse::default();
+        let answers = [
+            (false, false),
+            (false, false),
+            (true, false),
+            (false, false),
+            (false, false),
+            (false, true),
+            (false, true),
+            (true, true),
+            (false, true),
+            (true, true),
+            (true, false),
+            (true, false),
+        ];
+        for (step, (is_well, expected)) in answers.into_iter().enumerate() {
+            let before = pulse.is_down();
+            let changed = pulse.note(is_well, &rules);
+            assert_eq!(pulse.is_down(), expected, "{step}");
+            assert_eq!(changed, before != expected, "{step}");
+        }
+    }
+}
