@@ -1,4 +1,4 @@
-//! Documents from elsewhere by HTTPS: [`Fetcher::get`], within a time and a size, from the place that
+//! Documents from elsewhere by HTTPS, [`Fetcher::get`], and questions, [`Fetcher::ask`]: within a time and a size, from the place that
 //! was asked and no other: a redirect is an error, and so is a proxy's word from the environment.
 //!
 //! What a document says is for those who asked. How long it may be kept is read here
@@ -7,10 +7,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
+use reqwest::header::{AGE, CACHE_CONTROL};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, StatusCode};
+use reqwest::{Certificate, Client, Response};
 use thiserror::Error;
+
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+pub use reqwest::{Method, StatusCode};
 
 /// A place to fetch from, absolute.
 pub use reqwest::Url;
@@ -26,6 +29,32 @@ pub struct Settings {
     pub ca: Vec<PathBuf>,
     /// Whether documents may come unencrypted.
     pub allow_http: bool,
+    /// Most connections that are kept for the next time.
+    pub idle_connections: usize,
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// The fields.
+    pub headers: HeaderMap,
+    /// The body, if there is one.
+    pub body: Option<String>,
+}
+
+/// A whole answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// All its bytes.
+    pub body: Vec<u8>,
 }
 
 /// Why there can be no fetcher.
@@ -95,8 +124,7 @@ impl Fetcher {
             .redirect(Policy::none())
             .no_proxy()
             .https_only(!settings.allow_http)
-            // Documents are fetched every few minutes at most.
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(settings.idle_connections)
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
         let builder = match settings.ca.as_slice() {
             [] => builder,
@@ -114,15 +142,53 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`] says why there is none.
     pub async fn get(&self, url: &Url) -> Result<Document, FetchError> {
-        let is_allowed = url.scheme() == "https" || (self.allow_http && url.scheme() == "http");
-        if !is_allowed {
-            return Err(FetchError::Scheme(url.clone()));
-        }
-        let mut answer = self.client.get(url.clone()).send().await?;
+        let inquiry = Inquiry {
+            method: Method::GET,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            body: None,
+        };
+        let answer = self.send(inquiry).await?;
         if answer.status() != StatusCode::OK {
             return Err(FetchError::Status(answer.status()));
         }
         let fresh_for = fresh_for(answer.headers());
+        let body = self.read(answer).await?;
+        Ok(Document { body, fresh_for })
+    }
+
+    /// Asks, and reads the whole answer. Dropping it half-way loses nothing.
+    ///
+    /// # Errors
+    /// [`FetchError`] says why there is none.
+    pub async fn ask(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
+        let answer = self.send(inquiry).await?;
+        Ok(Answer {
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: self.read(answer).await?,
+        })
+    }
+
+    async fn send(&self, inquiry: Inquiry) -> Result<Response, FetchError> {
+        let Inquiry {
+            method,
+            url,
+            headers,
+            body,
+        } = inquiry;
+        let is_allowed = url.scheme() == "https" || (self.allow_http && url.scheme() == "http");
+        if !is_allowed {
+            return Err(FetchError::Scheme(url));
+        }
+        let mut request = self.client.request(method, url).headers(headers);
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        Ok(request.send().await?)
+    }
+
+    async fn read(&self, mut answer: Response) -> Result<Vec<u8>, FetchError> {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
             if body.len() + chunk.len() > self.max_size {
@@ -130,7 +196,7 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Document { body, fresh_for })
+        Ok(body)
     }
 }
 

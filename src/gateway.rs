@@ -27,8 +27,10 @@ use worker::Worker;
 
 use crate::access::{Gate, Mode};
 use crate::admin;
+use crate::callout::{self, Callout};
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, Settings};
+use crate::fetch::FetcherError;
 use crate::http::Rules;
 use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
@@ -59,6 +61,9 @@ pub enum StartError {
     /// A token provider cannot be used.
     #[error(transparent)]
     Token(#[from] ProviderError),
+    /// A call-out cannot be made.
+    #[error("callout.ca: {0}")]
+    Callout(#[from] FetcherError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({what}): {source}")]
     Bind {
@@ -138,7 +143,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
-        let gate = Gate::new(settings.mode, Arc::clone(&tokens));
+        let callout = load_callout(&settings, None)?;
+        let gate = Gate::new(settings.mode, Arc::clone(&tokens), callout);
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
@@ -224,6 +230,7 @@ impl Gateway {
         let policies = load_policies(&settings, &self.shared.clock)?;
         let initiators = load_initiators(&settings, &self.shared.clock)?;
         let tokens = self.load_tokens(&settings)?;
+        let callout = load_callout(&settings, Some(&self.shared.live.load()))?;
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
@@ -235,7 +242,7 @@ impl Gateway {
         let groups = groups(&settings, &former.groups, metrics);
         let live = Live::new(
             settings.clone(),
-            Gate::new(settings.mode, Arc::clone(&self.shared.tokens)),
+            Gate::new(settings.mode, Arc::clone(&self.shared.tokens), callout),
             initiators,
             groups.clone(),
             &self.addresses,
@@ -384,6 +391,18 @@ impl Live {
     }
 }
 
+/// The call-out, with what it remembers if it is the former one.
+fn load_callout(
+    settings: &Settings,
+    former: Option<&Live>,
+) -> Result<Option<Arc<Callout>>, StartError> {
+    if let Some(former) = former.filter(|former| former.settings.callout == settings.callout) {
+        return Ok(former.gate.callout().cloned());
+    }
+    let callout = settings.callout.as_ref().map(Callout::new).transpose()?;
+    Ok(callout.map(Arc::new))
+}
+
 /// The upstreams that `settings` name, with what is known already of their servers.
 fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Arc<Metrics>) -> Vec<Arc<Group>> {
     let group = |settings: &Arc<upstream::Settings>| {
@@ -398,13 +417,16 @@ fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     groups.find(|group| group.name() == name)
 }
 
-/// Every field that any route tells claims in: no client may say them, whatever its route.
+/// Every field that any route tells claims in, or the call-out's answer is told in: no client may say them, whatever its route.
 fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     let forwarded = settings
         .routes
         .iter()
         .flat_map(|route| &route.forward_claims);
-    forwarded.map(|claim| claim.field.clone()).collect()
+    let claims = forwarded.map(|claim| &claim.field);
+    let callout = settings.callout.iter();
+    let granted = callout.flat_map(callout::Settings::upstream_fields);
+    claims.chain(granted).cloned().collect()
 }
 
 /// What the policies of every listener are made of, read from the files that the settings name.
@@ -453,6 +475,7 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
         .into_iter()
         .map(StartError::from)
         .collect();
+    problems.extend(load_callout(settings, None).err());
     for listener in &settings.listeners {
         for tls in listener.tls.iter().flat_map(tls::Settings::each) {
             if let Err(source) = Policies::load(&tls, clock)

@@ -12,7 +12,8 @@
 //! 5. [`credential`] collects everything the request presents, from header and query alike.
 //! 6. [`access`] decides: [`access::Gate::admit`] compares the two and yields an
 //!    [`access::Admission`], or a [`access::Refusal`], which [`http`] puts into its own words.
-//!    Bearer tokens are verified by [`token`], for routes that demand a user.
+//!    Bearer tokens are verified by [`token`], for routes that demand a user; a [`callout`] asks
+//!    another service about clients.
 //! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and sends
 //!    the request to an [`upstream`], streaming both bodies; or [`websocket`] opens a tunnel.
 //! 8. [`telemetry`] counts and logs what happened, without any secret.
@@ -25,6 +26,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod callout;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["secret", "clock", "host"],
     &["telemetry", "relay", "fetch"],
-    &["listener", "tls", "token", "route", "upstream"],
+    &["listener", "tls", "token", "callout", "route", "upstream"],
     &["identity"],
     &["credential"],
     &["access"],

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::user::User;
+use crate::callout::Grant;
 use crate::identity::DeviceIdentity;
 use crate::secret::Secret;
 use crate::token::VerifiedToken;
@@ -14,6 +15,7 @@ use crate::upstream::DeviceKey;
 pub struct Admission {
     credential: ClientCredential,
     user: Option<User>,
+    grant: Option<Arc<Grant>>,
 }
 
 /// What the upstream is told about the client.
@@ -34,6 +36,7 @@ impl Admission {
         Self {
             credential,
             user: None,
+            grant: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Admission {
         Self {
             credential: ClientCredential::Bearer(Arc::clone(&user.bearer)),
             user: Some(user),
+            grant: None,
         }
     }
 
@@ -50,6 +54,20 @@ impl Admission {
             user: Some(user),
             ..self
         }
+    }
+
+    /// As it is, with what the call-out has said.
+    pub(super) fn with_grant(self, grant: Arc<Grant>) -> Self {
+        Self {
+            grant: Some(grant),
+            ..self
+        }
+    }
+
+    /// What the call-out has said of the client, if it was asked.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        self.grant.as_deref()
     }
 
     /// The credential to forward.

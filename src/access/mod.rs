@@ -5,6 +5,7 @@
 
 mod admission;
 mod connection;
+mod consult;
 mod refusal;
 mod user;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::callout::Callout;
 use crate::credential::{Claim, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::{Demand, Requirement};
@@ -38,18 +40,24 @@ pub struct Gate {
     mode: Mode,
     /// Those in force, whichever a connection has begun under.
     tokens: Arc<ArcSwap<Verifier>>,
+    callout: Option<Arc<Callout>>,
 }
 
 impl Gate {
-    /// A gate that knows clients by `mode` and users by `tokens`.
+    /// A gate that knows clients by `mode`, and by what `callout` says of them if there is one, and
+    /// users by `tokens`.
     #[must_use]
-    pub fn new(mode: Mode, tokens: Arc<ArcSwap<Verifier>>) -> Self {
-        Self { mode, tokens }
+    pub fn new(mode: Mode, tokens: Arc<ArcSwap<Verifier>>, callout: Option<Arc<Callout>>) -> Self {
+        Self {
+            mode,
+            tokens,
+            callout,
+        }
     }
 
     /// Whether a client on `connection` that presents `presented` may pass at `now` (seconds since
-    /// the Unix epoch). Waits for nothing but what a token may need to be verified; dropping it
-    /// half-way loses nothing.
+    /// the Unix epoch). Waits for nothing but what a token may need to be verified, and for the
+    /// call-out; dropping it half-way loses nothing.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
@@ -62,10 +70,7 @@ impl Gate {
     ) -> Result<Admission, Refusal> {
         match demand.requirement {
             Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
-            Requirement::Client => {
-                let credential = self.client(connection, presented, now)?;
-                Ok(Admission::new(credential))
-            }
+            Requirement::Client => self.known_client(connection, presented, now).await,
             Requirement::User => {
                 let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
@@ -75,18 +80,39 @@ impl Gate {
                 let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
             }
-            Requirement::Any => match self.client(connection, presented, now) {
-                Ok(credential) => Ok(Admission::new(credential)),
+            Requirement::Any => match self.known_client(connection, presented, now).await {
                 Err(Refusal::NoCertificate | Refusal::NoCredential) => Err(Refusal::Nobody),
-                Err(refusal) => Err(refusal),
+                outcome => outcome,
             },
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
-                let credential = self.client(connection, &others, now)?;
+                let client = self.known_client(connection, &others, now).await?;
                 let user = self.user(connection, &tokens, demand.claims, now).await?;
-                Ok(Admission::new(credential).with_user(user))
+                Ok(client.with_user(user))
             }
         }
+    }
+
+    /// The client, as `auth` says that it is known and the call-out confirms.
+    async fn known_client(
+        &self,
+        connection: &Connection,
+        presented: &Presented,
+        now: u64,
+    ) -> Result<Admission, Refusal> {
+        let credential = self.client(connection, presented, now)?;
+        let Some(callout) = &self.callout else {
+            return Ok(Admission::new(credential));
+        };
+        // On the heap, so that those who ask nobody carry nothing of it.
+        let consulted = consult::consult(callout, connection, credential, presented);
+        Box::pin(consulted).await
+    }
+
+    /// Who else is asked about clients.
+    #[must_use]
+    pub fn callout(&self) -> Option<&Arc<Callout>> {
+        self.callout.as_ref()
     }
 
     /// The client, as `auth` says that it is known.

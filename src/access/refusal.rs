@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::callout::Objection;
 use crate::credential::Source;
 use crate::identity::SubjectError;
 use crate::token::Flaw;
@@ -48,6 +49,9 @@ pub enum Refusal {
     /// Its token does not say what the route asks for.
     #[error("the token's claims do not suffice")]
     Claims,
+    /// The call-out does not say yes.
+    #[error(transparent)]
+    Callout(#[from] Objection),
     /// It is known neither as a client nor by a token.
     #[error("neither a client nor a bearer token")]
     Nobody,
@@ -71,6 +75,8 @@ impl Refusal {
             Self::Token(flaw) => flaw.code(),
             Self::TokenBinding => "token_binding",
             Self::Claims => "claims",
+            Self::Callout(Objection::Refused) => "callout_refused",
+            Self::Callout(Objection::Undecided) => "callout_undecided",
             Self::Nobody => "nobody",
         }
     }

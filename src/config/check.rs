@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::callout::callout;
 use super::claims;
 use super::document::{Document, Environment, Problem, Section};
 use super::providers::{token_places, tokens};
@@ -116,6 +117,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
     let token_places = token_places(&section);
+    let callout = callout(root.section("callout"), mode, base);
     let tokens = tokens(section, root, base);
     let upstreams = upstreams(root, base);
     let listeners = listeners(root, &tls, &upstreams, mode);
@@ -137,6 +139,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         mqtt,
         tokens,
         token_places,
+        callout,
         listeners,
         upstreams,
         routes,

@@ -50,15 +50,22 @@ pub(super) fn forwarded(route: &Section<'_, '_>) -> Vec<ForwardedClaim> {
 fn forward(entry: &str) -> Result<ForwardedClaim, String> {
     let wrong = || format!("\"{entry}\" is not a field and a claim, as in \"x-user: sub\"");
     let (field, path) = entry.split_once(':').ok_or_else(wrong)?;
-    let field: HeaderName = field.trim().parse().map_err(|_| wrong())?;
-    if is_reserved(&field) || field.as_str().contains('_') {
-        return Err(format!(
-            "\"{field}\" must begin with x-, have no underscore, and be none of the fields that are \
-             set anyhow"
-        ));
-    }
+    let field = upstream_field(field)?;
     let path = ClaimPath::parse(path.trim()).ok_or_else(wrong)?;
     Ok(ForwardedClaim { field, path })
+}
+
+/// A field in which upstreams are told something that no client may say.
+pub(super) fn upstream_field(name: &str) -> Result<HeaderName, String> {
+    let name = name.trim();
+    let field = name.parse::<HeaderName>().ok();
+    let is_ours = |field: &HeaderName| !is_reserved(field) && !field.as_str().contains('_');
+    field.filter(is_ours).ok_or_else(|| {
+        format!(
+            "\"{name}\" must begin with x-, have no underscore, and be none of the fields that are \
+             set anyhow"
+        )
+    })
 }
 
 fn claim_path(raw: Raw) -> Result<ClaimPath, String> {

@@ -5,6 +5,7 @@
 //! there are. No other room reads a file or a variable of the configuration.
 
 mod balancing;
+mod callout;
 mod check;
 mod claims;
 mod document;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub tokens: token::Settings,
     /// Where tokens may stand when a WebSocket is opened.
     pub token_places: TokenPlaces,
+    /// Who else is asked about clients.
+    pub callout: Option<crate::callout::Settings>,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.

@@ -283,6 +283,8 @@ fn remote(
                 Ok(list(raw)?.into_iter().map(|file| base.join(file)).collect())
             }),
             allow_http: section.read("danger_allow_http", false, boolean),
+            // Documents are fetched every few minutes at most.
+            idle_connections: 0,
         },
         location: location?,
     };
@@ -342,7 +344,7 @@ fn refuse_symmetric(section: &Section<'_, '_>, algorithms: &[Algorithm]) {
     }
 }
 
-fn url(raw: Raw) -> Result<Url, String> {
+pub(super) fn url(raw: Raw) -> Result<Url, String> {
     let text = text(raw)?;
     let url = Url::parse(&text).map_err(|error| format!("\"{text}\": {error}"))?;
     if !matches!(url.scheme(), "https" | "http") || !url.username().is_empty() {

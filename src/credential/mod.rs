@@ -48,7 +48,19 @@ pub enum Value {
 
 /// Everything that one message presented.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Presented(Vec<Claim>);
+pub struct Presented {
+    claims: Vec<Claim>,
+    names: Option<Box<Names>>,
+}
+
+/// What a client of MQTT calls itself; no secret, and nothing that is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Its client identifier.
+    pub client_id: String,
+    /// Its user name, or nothing.
+    pub user_name: String,
+}
 
 impl Presented {
     /// Nothing presented.
@@ -83,18 +95,32 @@ impl Presented {
     /// All of them, in the order in which they stood.
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
-        &self.0
+        &self.claims
+    }
+
+    /// Notes what a client of MQTT calls itself.
+    pub fn set_names(&mut self, names: Names) {
+        self.names = Some(Box::new(names));
+    }
+
+    /// What a client of MQTT calls itself, if that was noted.
+    #[must_use]
+    pub fn names(&self) -> Option<&Names> {
+        self.names.as_deref()
     }
 
     /// The claims that `is_first` says yes to, and the others.
     #[must_use]
     pub fn split(&self, is_first: impl FnMut(&&Claim) -> bool) -> (Self, Self) {
-        let (first, others) = self.0.iter().partition(is_first);
-        let cloned = |claims: Vec<&Claim>| Self(claims.into_iter().cloned().collect());
+        let (first, others) = self.claims.iter().partition(is_first);
+        let cloned = |claims: Vec<&Claim>| Self {
+            claims: claims.into_iter().cloned().collect(),
+            names: self.names.clone(),
+        };
         (cloned(first), cloned(others))
     }
 
     fn add(&mut self, source: Source, value: Value) {
-        self.0.push(Claim { source, value });
+        self.claims.push(Claim { source, value });
     }
 }

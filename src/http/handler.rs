@@ -330,6 +330,7 @@ fn prepare(
         headers::join_cookies(fields);
     }
     session.fields.set(fields, admission, host, request_id);
+    headers::set_granted(fields, admission);
     headers::set_claims(fields, &route.forward_claims, admission);
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::target::Host;
 use crate::access::{Admission, ClientCredential, ClientIdentity, Connection};
+use crate::callout::Grant;
 use crate::credential::{Presented, Source};
 use crate::route::ForwardedClaim;
 use crate::secret::Secret;
@@ -216,6 +217,14 @@ pub(super) fn set_claims(
         if let Some(value) = claim.path.find(token.claims()).and_then(field_value) {
             headers.insert(claim.field.clone(), value);
         }
+    }
+}
+
+/// Sets what the call-out has said of the client. `claim_fields` of the rules name these fields, so
+/// that none of them is the client's own, even where the service leaves one out.
+pub(super) fn set_granted(headers: &mut HeaderMap, admission: &Admission) {
+    for (name, value) in admission.grant().into_iter().flat_map(Grant::fields) {
+        headers.append(name, value.clone());
     }
 }
 

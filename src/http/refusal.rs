@@ -17,6 +17,7 @@ use super::head_scan::Offence;
 use super::headers::X_REQUEST_ID;
 use super::target::TargetError;
 use crate::access::Refusal;
+use crate::callout::Objection;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::OpeningError;
@@ -119,7 +120,11 @@ impl Failure {
     pub(super) fn is_upstreams(&self) -> bool {
         matches!(
             self,
-            Self::Upstream(_) | Self::BadUpgrade | Self::Refused(Refusal::Token(Flaw::Unavailable))
+            Self::Upstream(_)
+                | Self::BadUpgrade
+                | Self::Refused(
+                    Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided)
+                )
         )
     }
 
@@ -207,7 +212,7 @@ fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
 fn refused(refusal: &Refusal) -> Outcome {
     match refusal {
         // Not the client's fault, and not for the client to mend.
-        Refusal::Token(Flaw::Unavailable) => Outcome {
+        Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided) => Outcome {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "unavailable",
         },
@@ -218,6 +223,7 @@ fn refused(refusal: &Refusal) -> Outcome {
         | Refusal::NotAToken(_)
         | Refusal::Token(_)
         | Refusal::TokenBinding
+        | Refusal::Callout(Objection::Refused)
         | Refusal::Nobody => Outcome {
             status: StatusCode::UNAUTHORIZED,
             code: "unauthenticated",
@@ -242,11 +248,12 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
     const INVALID: &str = "Bearer realm=\"portcullis\", error=\"invalid_token\"";
     const INSUFFICIENT: &str = "Bearer realm=\"portcullis\", error=\"insufficient_scope\"";
     match refusal {
-        Refusal::NoCertificate | Refusal::NoCredential | Refusal::MalformedCredential(_) => {
-            &[CLIENT]
-        }
+        Refusal::NoCertificate
+        | Refusal::NoCredential
+        | Refusal::MalformedCredential(_)
+        | Refusal::Callout(Objection::Refused) => &[CLIENT],
         Refusal::NoToken | Refusal::NotAToken(_) => &[BEARER],
-        Refusal::Token(Flaw::Unavailable) => &[],
+        Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided) => &[],
         // RFC 8705 §3: a token that is bound elsewhere is an invalid one.
         Refusal::Token(_) | Refusal::TokenBinding => &[INVALID],
         // RFC 6750 §3.1.

@@ -11,6 +11,7 @@ use super::codec::{
     connack_v5,
 };
 use crate::access::Refusal;
+use crate::callout::Objection;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::DialError;
@@ -142,7 +143,9 @@ impl Failure {
                 | Self::BrokerOpening(_)
                 | Self::BrokerSilent
                 | Self::BrokerBroken(_)
-                | Self::Refused(Refusal::Token(Flaw::Unavailable))
+                | Self::Refused(
+                    Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided)
+                )
         )
     }
 }
@@ -150,7 +153,7 @@ impl Failure {
 /// Two answers for all refusals, as in HTTP: who you are is not known, or it does not suffice.
 fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
     match refusal {
-        Refusal::Token(Flaw::Unavailable) => (
+        Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided) => (
             ConnackReason::ServerUnavailable,
             ReturnCode::ServerUnavailable,
         ),
@@ -160,6 +163,7 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::NotAToken(_)
         | Refusal::Token(_)
         | Refusal::TokenBinding
+        | Refusal::Callout(Objection::Refused)
         | Refusal::Nobody => (
             ConnackReason::BadUserNameOrPassword,
             ReturnCode::BadUserNameOrPassword,

@@ -14,7 +14,7 @@ use super::frames::Packets;
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, linger};
 use crate::access::{Admission, ClientCredential, Connection, Refusal, User};
-use crate::credential::Presented;
+use crate::credential::{Names, Presented};
 use crate::listener::{Announcement, Remote};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
 use crate::route::Demand;
@@ -235,6 +235,12 @@ impl Session<'_> {
         }
         let now = self.edge.clock.now();
         let gate = &self.edge.gate;
+        if gate.callout().is_some() {
+            presented.set_names(Names {
+                client_id: connect.client_id().to_owned(),
+                user_name: connect.user_name().unwrap_or_default().to_owned(),
+            });
+        }
         let admission = gate.admit(self.connection, self.demand, &presented, now);
         Ok(admission.await?)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod broker;
 pub mod ca;
 pub mod client;
+pub mod decider;
 pub mod demo;
 pub mod der;
 pub mod issuer;

@@ -1,0 +1,108 @@
+//! The keys of `[callout]`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::claims::upstream_field;
+use super::document::Section;
+use super::providers::url;
+use super::value::{Raw, boolean, count, duration, list, parsed, text};
+use crate::access::Mode;
+use crate::callout::{Memory, Settings, Template};
+use crate::fetch::{self, HeaderName, Method};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Who else is asked about clients; nobody without a URL.
+pub(super) fn callout(section: Section<'_, '_>, mode: Mode, base: &Path) -> Option<Settings> {
+    /// No decision is as long.
+    const MOST: usize = 64 << 10;
+    let url = section.read_optional("url", url);
+    let method = section.read("method", Method::POST, parsed);
+    let headers = section.read("headers", vec![], |raw| {
+        list(raw)?.iter().map(|entry| header(entry)).collect()
+    });
+    let body = section.read_optional("body", parsed::<Template>);
+    let allow_status = section.read("allow_status", vec![200], statuses);
+    let allow_field = section.read_optional("allow_field", text);
+    let forward = section.read("forward", vec![], |raw| {
+        list(raw)?.iter().map(|name| upstream_field(name)).collect()
+    });
+    let id_field = section.read("id_field", "id".to_owned(), text);
+    let id_header = section.read_optional("id_header", |raw| upstream_field(&text(raw)?));
+    let entries = |name, default| {
+        let number: usize = section.read(name, default, count(0..=100_000_000));
+        u64::try_from(number).unwrap_or(u64::MAX)
+    };
+    let memory = Memory {
+        entries: entries("cache_entries", 100_000),
+        ttl: section.read("cache_ttl", 60 * SECOND, duration),
+        refused_entries: entries("refused_entries", 10_000),
+        refused_ttl: section.read("refused_ttl", 5 * SECOND, duration),
+    };
+    let allow_on_failure = section.read("danger_allow_on_failure", false, boolean);
+    let fetch = fetch::Settings {
+        timeout: section.read("timeout", 2 * SECOND, duration),
+        max_size: MOST,
+        ca: section.read("ca", vec![], |raw| {
+            Ok(list(raw)?.into_iter().map(|file| base.join(file)).collect())
+        }),
+        allow_http: section.read("danger_allow_http", false, boolean),
+        idle_connections: 16,
+    };
+    let settings = url.map(|url| Settings {
+        url,
+        method,
+        headers,
+        body,
+        allow_status,
+        allow_field,
+        forward,
+        identity: id_header.map(|header| (id_field, header)),
+        allow_on_failure,
+        memory,
+        fetch,
+    });
+    if let Some(settings) = &settings {
+        refuse_what_proves_nothing(&section, settings, mode);
+    }
+    section.finish();
+    settings
+}
+
+fn refuse_what_proves_nothing(section: &Section<'_, '_>, settings: &Settings, mode: Mode) {
+    if settings.url.scheme() == "http" && !settings.fetch.allow_http {
+        let message = "is false, but secrets would go by http, where anybody can read them";
+        section.problem("danger_allow_http", message);
+    }
+    let headers = settings.headers.iter().map(|(_, template)| template);
+    let mut templates = headers.chain(&settings.body);
+    let by_certificate = mode == Mode::Certificate;
+    if !templates.any(|template| template.names_client(by_certificate)) {
+        // What is remembered of one client would hold for everybody.
+        let message = "must hold {secret}, or a field of headers must: the service could not tell \
+                       one client from another";
+        section.problem("body", message);
+    }
+}
+
+/// `name: template`.
+fn header(entry: &str) -> Result<(HeaderName, Template), String> {
+    let wrong =
+        || format!("\"{entry}\" is not a field, as in \"authorization: Client {{secret}}\"");
+    let (name, template) = entry.split_once(':').ok_or_else(wrong)?;
+    let name = name.trim().parse().map_err(|_| wrong())?;
+    let template = template.trim().parse::<Template>();
+    Ok((name, template.map_err(|error| error.to_string())?))
+}
+
+fn statuses(raw: Raw) -> Result<Vec<u16>, String> {
+    let status = |item: &String| {
+        let number = item.parse().ok();
+        let is_success = |number: &u16| (200..300).contains(number);
+        number
+            .filter(is_success)
+            .ok_or_else(|| format!("\"{item}\" is no status from 200 to 299"))
+    };
+    list(raw)?.iter().map(status).collect()
+}
