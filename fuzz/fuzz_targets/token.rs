@@ -45,6 +45,8 @@ fn verifier() -> Verifier {
             refused_ttl: Duration::from_secs(1),
         },
         providers: vec![provider],
+        api_keys: None,
+        introspection: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let verifier = Verifier::load(&settings, None, &clock, TokenMetrics::default());

@@ -578,8 +578,9 @@ fn refuse_tokens_without_providers(
     if let Some((kind, name, _)) = all.find(|(_, _, requirement)| requirement.takes_tokens())
         && tokens.accepts_nothing()
     {
-        let message =
-            format!("is empty, as is api_keys.list, but {kind}.{name} takes bearer tokens");
+        let message = format!(
+            "is empty, as are api_keys.list and introspection.url, but {kind}.{name} takes bearer tokens"
+        );
         root.problem("providers", message);
     }
 }

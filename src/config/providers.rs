@@ -1,4 +1,4 @@
-//! The keys of `[tokens]`, `[providers]` and `[api_keys]`.
+//! The keys of `[tokens]`, `[providers]`, `[api_keys]` and `[introspection]`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::fetch::{self, Url};
 use crate::http::TokenPlaces;
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, ApiKeySettings, CacheSettings, KeySource, Location, ProviderSettings,
-    RemoteSettings, Rules, Settings,
+    Algorithm, ApiKeySettings, CacheSettings, IntrospectionSettings, KeySource, Location,
+    ProviderSettings, RemoteSettings, Rules, Settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -129,6 +129,7 @@ pub(super) fn tokens(section: Section<'_, '_>, root: &Section<'_, '_>, base: &Pa
         cache,
         providers: providers(root, base),
         api_keys: api_keys(root.section("api_keys"), base),
+        introspection: introspection(root.section("introspection"), base),
     }
 }
 
@@ -139,6 +140,60 @@ fn api_keys(section: Section<'_, '_>, base: &Path) -> Option<ApiKeySettings> {
     Some(ApiKeySettings {
         file: file?,
         prefixes,
+    })
+}
+
+fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionSettings> {
+    /// No token says as much.
+    const MOST: usize = 64 << 10;
+    let url = section.read_optional("url", url);
+    let client_id = section.read_optional("client_id", text);
+    let client_secret = section.read_optional("client_secret", |raw| text(raw).map(Secret::new));
+    let ttl = section.read("cache_ttl", 30 * SECOND, duration);
+    let rules = Rules {
+        audiences: section.read("audiences", vec![], list),
+        leeway: Duration::ZERO,
+        // The server says whether it is active at all.
+        allow_no_expiry: true,
+        subject_claims: section.read("subject_claims", owned(&["sub", "username"]), list),
+        // RFC 7662 §2.2: a refresh token is active too, but no bearer token.
+        kind_claim: "token_type".into(),
+        kinds: owned(&["Bearer", "bearer", "access_token"]),
+        require_kind: false,
+    };
+    let fetch = fetch::Settings {
+        timeout: section.read("timeout", 2 * SECOND, duration),
+        max_size: MOST,
+        ca: section.read("ca", vec![], |raw| {
+            Ok(list(raw)?.into_iter().map(|file| base.join(file)).collect())
+        }),
+        allow_http: section.read("danger_allow_http", false, boolean),
+        idle_connections: 16,
+    };
+    let Some(url) = url else {
+        section.finish();
+        return None;
+    };
+    if url.scheme() == "http" && !fetch.allow_http {
+        let message = "is false, but tokens would go by http, where anybody can read them";
+        section.problem("danger_allow_http", message);
+    }
+    for (name, is_missing) in [
+        ("client_id", client_id.is_none()),
+        ("client_secret", client_secret.is_none()),
+    ] {
+        if is_missing {
+            section.problem(name, "is missing");
+        }
+    }
+    section.finish();
+    Some(IntrospectionSettings {
+        url,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        ttl,
+        rules,
+        fetch,
     })
 }
 

@@ -94,10 +94,13 @@ pub enum Flaw {
     /// `cnf` binds it to something else than a certificate, or to more than that.
     #[error("the token is bound to something that is not proven here")]
     Confirmation,
+    /// Its issuer says that it does not hold, whatever it is (RFC 7662 §2.2).
+    #[error("the token is not active")]
+    Inactive,
     /// It is an API key that nobody has.
     #[error("no API key is like this")]
     UnknownApiKey,
-    /// The keys to verify it with cannot be had now.
+    /// The keys to verify it with, or its issuer's word, cannot be had now.
     #[error("the provider's keys cannot be had")]
     Unavailable,
     /// The subject is not a string, or empty.
@@ -137,6 +140,7 @@ impl Flaw {
             Self::Kind => "token_kind",
             Self::Subject => "token_no_subject",
             Self::Confirmation => "token_confirmation",
+            Self::Inactive => "token_inactive",
             Self::UnknownApiKey => "api_key_unknown",
             Self::Unavailable => "token_keys_unavailable",
         }

@@ -9,6 +9,7 @@ mod api_key;
 mod cache;
 mod claims;
 mod flaw;
+mod introspection;
 mod json;
 mod jwks;
 mod jwt;
@@ -27,6 +28,7 @@ pub use api_key::{
 };
 pub use cache::CacheSettings;
 pub use flaw::{Flaw, Part};
+pub use introspection::IntrospectionSettings;
 pub use jwks::JwksError;
 pub use key::{Algorithm, KeyError};
 pub use provider::{KeySource, ProviderError, ProviderSettings, Rules};
@@ -35,6 +37,7 @@ pub use verified::VerifiedToken;
 
 use api_key::ApiKeys;
 use cache::{Cache, Known};
+use introspection::Introspector;
 use jwt::Jwt;
 use provider::Provider;
 
@@ -53,13 +56,15 @@ pub struct Settings {
     pub providers: Vec<ProviderSettings>,
     /// API keys, if there are any.
     pub api_keys: Option<ApiKeySettings>,
+    /// Who is asked about opaque tokens, if anybody is.
+    pub introspection: Option<IntrospectionSettings>,
 }
 
 impl Settings {
     /// Whether nobody could present anything that is accepted.
     #[must_use]
     pub fn accepts_nothing(&self) -> bool {
-        self.providers.is_empty() && self.api_keys.is_none()
+        self.providers.is_empty() && self.api_keys.is_none() && self.introspection.is_none()
     }
 }
 
@@ -69,6 +74,7 @@ pub struct Verifier {
     max_size: usize,
     providers: Vec<Provider>,
     api_keys: Option<ApiKeys>,
+    introspector: Option<Introspector>,
     cache: Cache,
 }
 
@@ -94,6 +100,7 @@ impl Verifier {
                 .map(load)
                 .collect::<Result<_, _>>()?,
             api_keys: load_api_keys(settings)?,
+            introspector: load_introspector(settings)?,
             cache: Cache::new(&settings.cache, metrics),
         })
     }
@@ -105,7 +112,12 @@ impl Verifier {
         let load = |settings| Provider::load(settings, &[], clock, &metrics);
         let outcomes = settings.providers.iter().map(load);
         let keys = load_api_keys(settings).err();
-        outcomes.filter_map(Result::err).chain(keys).collect()
+        let introspector = load_introspector(settings).err();
+        outcomes
+            .filter_map(Result::err)
+            .chain(keys)
+            .chain(introspector)
+            .collect()
     }
 
     /// Keeps the keys fresh that are fetched from elsewhere, until it is dropped.
@@ -166,6 +178,11 @@ impl Verifier {
         token: &str,
         now: u64,
     ) -> Result<(VerifiedToken, Option<u64>), Flaw> {
+        if let Some(introspector) = &self.introspector
+            && !jwt::is_plausible(token)
+        {
+            return introspector.verify(token, now).await;
+        }
         let jwt = Jwt::parse(token)?;
         let issuer = claims::issuer(&jwt.claims)?;
         let mut flaw = Flaw::UnknownIssuer;
@@ -187,6 +204,13 @@ impl Verifier {
 fn load_api_keys(settings: &Settings) -> Result<Option<ApiKeys>, ProviderError> {
     let keys = settings.api_keys.as_ref().map(ApiKeys::load);
     keys.transpose().map_err(ProviderError::ApiKeys)
+}
+
+fn load_introspector(settings: &Settings) -> Result<Option<Introspector>, ProviderError> {
+    let introspector = settings.introspection.as_ref().map(Introspector::new);
+    introspector
+        .transpose()
+        .map_err(ProviderError::Introspection)
 }
 
 #[cfg(test)]

@@ -93,6 +93,9 @@ pub enum ProviderError {
         /// What is wrong.
         source: KeyError,
     },
+    /// Nobody can be asked about opaque tokens.
+    #[error("introspection.ca: {0}")]
+    Introspection(#[source] FetcherError),
     /// The API keys cannot be read.
     #[error("api_keys.list: {0}")]
     ApiKeys(#[source] ApiKeyError),

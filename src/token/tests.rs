@@ -59,6 +59,7 @@ fn load(provider: ProviderSettings) -> Verifier {
         cache: CACHE,
         providers: vec![provider],
         api_keys: None,
+        introspection: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Verifier::load(&settings, None, &clock, TokenMetrics::default()).unwrap()
@@ -76,6 +77,7 @@ fn verifier_of_samples() -> Verifier {
         max_size: 2048,
         providers: vec![Provider::with_keys(&settings, KeyStore::Fixed(vec![key]))],
         api_keys: None,
+        introspector: None,
         cache: Cache::new(&CACHE, TokenMetrics::default()),
     }
 }

@@ -12,6 +12,7 @@ mod extended_connect;
 mod forwarding;
 mod framing;
 mod harness;
+mod introspection;
 mod isolation;
 mod legacy;
 mod lifecycle;
