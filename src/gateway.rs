@@ -144,7 +144,8 @@ impl Gateway {
         let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         let callout = load_callout(&settings, None)?;
-        let gate = Gate::new(settings.mode, Arc::clone(&tokens), callout);
+        let bindings = Arc::clone(&settings.bindings);
+        let gate = Gate::new(settings.mode, bindings, Arc::clone(&tokens), callout);
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_socket = settings.admin.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
@@ -240,9 +241,16 @@ impl Gateway {
         let metrics = &self.shared.metrics;
         let former = self.shared.live.load_full();
         let groups = groups(&settings, &former.groups, metrics);
+        let bindings = Arc::clone(&settings.bindings);
+        let gate = Gate::new(
+            settings.mode,
+            bindings,
+            Arc::clone(&self.shared.tokens),
+            callout,
+        );
         let live = Live::new(
             settings.clone(),
-            Gate::new(settings.mode, Arc::clone(&self.shared.tokens), callout),
+            gate,
             initiators,
             groups.clone(),
             &self.addresses,
@@ -254,7 +262,9 @@ impl Gateway {
         for group in &former.groups {
             group.retire(of_name(group.name(), &groups));
         }
-        if former.settings.mode == settings.mode {
+        let is_same_door =
+            former.settings.mode == settings.mode && former.settings.bindings == settings.bindings;
+        if is_same_door {
             self.shared.lifecycle.reloaded();
         } else {
             self.shared.lifecycle.superseded();

@@ -16,15 +16,16 @@ pub struct Admission {
     credential: ClientCredential,
     user: Option<User>,
     grant: Option<Arc<Grant>>,
+    user_name: Option<Secret>,
 }
 
 /// What the upstream is told about the client.
 #[derive(Debug)]
 pub enum ClientCredential {
-    /// The secret of the client's certificate.
+    /// The common name of the client's certificate.
     Certificate(Arc<DeviceIdentity>),
-    /// The secret that the client presented.
-    Presented(Secret),
+    /// This secret: what the client presented, or what its binding makes of its certificate.
+    Secret(Secret),
     /// The bearer token that the client presented.
     Bearer(Arc<Secret>),
     /// The route demands nothing: whatever the client sent stays as it is.
@@ -37,6 +38,7 @@ impl Admission {
             credential,
             user: None,
             grant: None,
+            user_name: None,
         }
     }
 
@@ -45,7 +47,12 @@ impl Admission {
             credential: ClientCredential::Bearer(Arc::clone(&user.bearer)),
             user: Some(user),
             grant: None,
+            user_name: None,
         }
+    }
+
+    pub(super) fn with_user_name(self, user_name: Option<Secret>) -> Self {
+        Self { user_name, ..self }
     }
 
     /// As it is, for a client with whom a user has come.
@@ -80,14 +87,13 @@ impl Admission {
     /// the secret that it has presented. A user is no device, but may come from one.
     #[must_use]
     pub fn device(&self, connection: &Connection) -> Option<DeviceKey> {
-        match &self.credential {
-            ClientCredential::Presented(secret) => Some(DeviceKey::of_secret(secret)),
+        let by_certificate = connection.fingerprint().map(DeviceKey::of_certificate);
+        by_certificate.or_else(|| match &self.credential {
+            ClientCredential::Secret(secret) => Some(DeviceKey::of_secret(secret)),
             ClientCredential::Certificate(_)
             | ClientCredential::Bearer(_)
-            | ClientCredential::Unchecked => {
-                connection.fingerprint().map(DeviceKey::of_certificate)
-            }
-        }
+            | ClientCredential::Unchecked => None,
+        })
     }
 
     /// What the client's token says, if it was admitted by one.
@@ -100,5 +106,11 @@ impl Admission {
     #[must_use]
     pub fn into_user(self) -> Option<User> {
         self.user
+    }
+
+    /// The user name to fill in where the protocol has one and the client gave none.
+    #[must_use]
+    pub fn user_name(&self) -> Option<&Secret> {
+        self.user_name.as_ref()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::identity::{DeviceIdentity, SubjectError};
+use crate::identity::DeviceIdentity;
 use crate::tls::{Agreed, ClientCertificateError, Policies, Policy, Resumed, VerifiedPeer};
 use crate::upstream::{IntroducedTls, Introduction, Shown};
 
@@ -37,22 +37,9 @@ impl fmt::Display for ConnectionId {
 /// Longer than any connection lasts, short enough for every timer.
 pub(super) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Whom the handshake has shown.
-#[derive(Debug, Clone)]
-pub enum ClientIdentity {
-    /// Nobody: no certificate was asked for or given.
-    Absent,
-    /// A device.
-    Device(Arc<DeviceIdentity>),
-    /// A certificate that passed every check of its chain, but whose subject names no client.
-    Unusable(SubjectError),
-}
-
 /// What a TLS handshake has settled.
 #[derive(Debug)]
 pub struct Handshake {
-    /// The client's chain, if it showed one.
-    pub peer: Option<VerifiedPeer>,
     /// The policy that it met.
     pub policy: Arc<Policy>,
     /// All policies of the listener at that time.
@@ -69,34 +56,28 @@ pub struct Connection {
     id: ConnectionId,
     remote: SocketAddr,
     local: SocketAddr,
-    identity: ClientIdentity,
+    /// `None` if no certificate was asked for or given.
+    device: Option<Arc<DeviceIdentity>>,
     /// `None` on a listener without TLS.
     handshake: Option<Handshake>,
 }
 
 impl Connection {
-    /// The connection from `remote` to `local`, with what its handshake has settled if there was
-    /// one.
+    /// The connection from `remote` to `local`, with what its handshake has settled and the client's
+    /// chain, if there were any.
     #[must_use]
     pub fn new(
         id: ConnectionId,
         remote: SocketAddr,
         local: SocketAddr,
         handshake: Option<Handshake>,
+        peer: Option<VerifiedPeer>,
     ) -> Self {
-        let peer = handshake
-            .as_ref()
-            .and_then(|handshake| handshake.peer.as_ref());
-        let identity = match peer.map(DeviceIdentity::from_peer) {
-            None => ClientIdentity::Absent,
-            Some(Ok(device)) => ClientIdentity::Device(Arc::new(device)),
-            Some(Err(error)) => ClientIdentity::Unusable(error),
-        };
         Self {
             id,
             remote,
             local,
-            identity,
+            device: peer.map(DeviceIdentity::new).map(Arc::new),
             handshake,
         }
     }
@@ -119,16 +100,16 @@ impl Connection {
         self.handshake.is_some()
     }
 
-    /// Whom the handshake has shown.
+    /// Whom the handshake has shown; `None` if no certificate was asked for or given.
     #[must_use]
-    pub fn identity(&self) -> &ClientIdentity {
-        &self.identity
+    pub fn device(&self) -> Option<&Arc<DeviceIdentity>> {
+        self.device.as_ref()
     }
 
     /// The certificate's fingerprint, for logs.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
-        self.peer().map(|peer| &**peer.fingerprint())
+        self.device.as_deref().map(DeviceIdentity::fingerprint)
     }
 
     /// Whether it may carry requests for `host` (RFC 9110 §7.4): not if that host belongs to
@@ -145,9 +126,9 @@ impl Connection {
     /// # Errors
     /// [`ClientCertificateError`] if its certificate would not be accepted today.
     pub fn check_again(&self, now: u64, policies: &Policies) -> Result<(), ClientCertificateError> {
-        match (&self.handshake, self.peer()) {
-            (Some(handshake), Some(peer)) => {
-                policies.check_again(handshake.policy.name(), peer, now)
+        match (&self.handshake, &self.device) {
+            (Some(handshake), Some(device)) => {
+                policies.check_again(handshake.policy.name(), device.peer(), now)
             }
             (_, None) | (None, _) => Ok(()),
         }
@@ -156,13 +137,11 @@ impl Connection {
     /// Until the client's certificate expires; `now` is in seconds since the Unix epoch.
     #[must_use]
     pub fn time_left(&self, now: u64) -> Duration {
-        match &self.identity {
-            ClientIdentity::Device(device) => {
-                // The last valid second is notAfter itself (RFC 5280 §4.1.2.5).
-                Duration::from_secs((device.not_after() + 1).saturating_sub(now)).min(FOREVER)
-            }
-            ClientIdentity::Absent | ClientIdentity::Unusable(_) => FOREVER,
-        }
+        let Some(device) = &self.device else {
+            return FOREVER;
+        };
+        // The last valid second is notAfter itself (RFC 5280 §4.1.2.5).
+        Duration::from_secs((device.not_after() + 1).saturating_sub(now)).min(FOREVER)
     }
 
     /// The client as servers may be told of it.
@@ -179,23 +158,16 @@ impl Connection {
     }
 
     fn introduced<'a>(&'a self, handshake: &'a Handshake) -> IntroducedTls<'a> {
-        let common_name = match &self.identity {
-            ClientIdentity::Device(device) => Some(device.client_secret()),
-            ClientIdentity::Absent | ClientIdentity::Unusable(_) => None,
-        };
+        let device = self.device.as_deref();
         IntroducedTls {
             version: handshake.agreed.version,
             server_name: handshake.agreed.server_name.as_deref(),
-            certificate: match (&handshake.peer, handshake.kind) {
+            certificate: match (device, handshake.kind) {
                 (None, _) => Shown::Never,
                 (Some(_), Resumed::No) => Shown::Now,
                 (Some(_), Resumed::Yes) => Shown::Earlier,
             },
-            common_name,
+            common_name: device.and_then(|device| device.client_secret().ok()),
         }
-    }
-
-    fn peer(&self) -> Option<&VerifiedPeer> {
-        self.handshake.as_ref()?.peer.as_ref()
     }
 }

@@ -2,31 +2,37 @@
 
 use super::{Admission, ClientCredential, Connection, Refusal};
 use crate::callout::{Callout, Question};
-use crate::credential::Presented;
+use crate::credential::{Place, Presented};
 use crate::secret::Secret;
 
 /// Admits the client with what `callout` says of it.
 pub(super) async fn consult(
     callout: &Callout,
     connection: &Connection,
-    credential: ClientCredential,
+    admission: Admission,
     presented: &Presented,
 ) -> Result<Admission, Refusal> {
-    let secret: &Secret = match &credential {
-        ClientCredential::Certificate(device) => device.client_secret(),
-        ClientCredential::Presented(secret) => secret,
+    let secret: &Secret = match admission.credential() {
+        ClientCredential::Certificate(device) => device
+            .client_secret()
+            .map_err(Refusal::UnusableCertificate)?,
+        ClientCredential::Secret(secret) => secret,
         ClientCredential::Bearer(token) => token,
-        ClientCredential::Unchecked => return Ok(Admission::new(credential)),
+        ClientCredential::Unchecked => return Ok(admission),
     };
-    let names = presented.names();
+    let name = |place| presented.names_at(place).next().map(Secret::expose);
+    // An MQTT client has one, be it empty; an HTTP client has none.
+    let client_id = name(&Place::ClientId);
+    let filled_in = admission.user_name().map(Secret::expose);
+    let user_name = name(&Place::UserName).or(filled_in);
     let question = Question {
         secret,
-        client_id: names.map_or("", |names| &names.client_id),
-        user_name: names.map_or("", |names| &names.user_name),
-        protocol: if names.is_some() { "MQTT" } else { "HTTP" },
+        client_id: client_id.unwrap_or_default(),
+        user_name: user_name.unwrap_or_default(),
+        protocol: if client_id.is_some() { "MQTT" } else { "HTTP" },
         fingerprint: connection.fingerprint().unwrap_or_default(),
         remote: connection.remote().ip().to_canonical(),
     };
     let grant = callout.decide(&question).await?;
-    Ok(Admission::new(credential).with_grant(grant))
+    Ok(admission.with_grant(grant))
 }

@@ -4,13 +4,15 @@
 //! allowed is decided here and only here. Forwarding demands the [`Admission`] that comes out.
 
 mod admission;
+mod binding;
 mod connection;
 mod consult;
 mod refusal;
 mod user;
 
 pub use admission::{Admission, ClientCredential};
-pub use connection::{ClientIdentity, Connection, ConnectionId, Handshake};
+pub use binding::{Binding, Rule, SecretRule};
+pub use connection::{Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
 pub use user::User;
 
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::callout::Callout;
-use crate::credential::{Claim, Presented, Source, Value};
+use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::{Demand, Requirement};
 use crate::secret::Secret;
@@ -41,18 +43,38 @@ pub struct Gate {
     /// Those in force, whichever a connection has begun under.
     tokens: Arc<ArcSwap<Verifier>>,
     callout: Option<Arc<Callout>>,
+    bindings: Arc<[Binding]>,
 }
 
 impl Gate {
-    /// A gate that knows clients by `mode`, and by what `callout` says of them if there is one, and
-    /// users by `tokens`.
+    /// A gate that knows clients by `mode` and the bindings that demands refer to, and by what
+    /// `callout` says of them if there is one, and users by `tokens`.
     #[must_use]
-    pub fn new(mode: Mode, tokens: Arc<ArcSwap<Verifier>>, callout: Option<Arc<Callout>>) -> Self {
+    pub fn new(
+        mode: Mode,
+        bindings: Arc<[Binding]>,
+        tokens: Arc<ArcSwap<Verifier>>,
+        callout: Option<Arc<Callout>>,
+    ) -> Self {
         Self {
             mode,
             tokens,
             callout,
+            bindings,
         }
+    }
+
+    /// The places, besides those of credentials, that `demand` looks at; whoever reads a message
+    /// adds what stands there.
+    pub fn places(&self, demand: Demand<'_>) -> impl Iterator<Item = &Place> {
+        let binding = self.binding(demand).ok();
+        binding.into_iter().flat_map(Binding::places)
+    }
+
+    /// Whether an MQTT client's word at `place` is looked at.
+    #[must_use]
+    pub fn looks_at(&self, demand: Demand<'_>, place: &Place) -> bool {
+        self.callout.is_some() || self.places(demand).any(|known| known == place)
     }
 
     /// Whether a client on `connection` that presents `presented` may pass at `now` (seconds since
@@ -70,7 +92,7 @@ impl Gate {
     ) -> Result<Admission, Refusal> {
         match demand.requirement {
             Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
-            Requirement::Client => self.known_client(connection, presented, now).await,
+            Requirement::Client => self.known_client(connection, demand, presented, now).await,
             Requirement::User => {
                 let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
@@ -80,13 +102,13 @@ impl Gate {
                 let user = self.user(connection, presented, demand.claims, now).await?;
                 Ok(Admission::of_user(user))
             }
-            Requirement::Any => match self.known_client(connection, presented, now).await {
+            Requirement::Any => match self.known_client(connection, demand, presented, now).await {
                 Err(Refusal::NoCertificate | Refusal::NoCredential) => Err(Refusal::Nobody),
                 outcome => outcome,
             },
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
-                let client = self.known_client(connection, &others, now).await?;
+                let client = self.known_client(connection, demand, &others, now).await?;
                 let user = self.user(connection, &tokens, demand.claims, now).await?;
                 Ok(client.with_user(user))
             }
@@ -97,15 +119,16 @@ impl Gate {
     async fn known_client(
         &self,
         connection: &Connection,
+        demand: Demand<'_>,
         presented: &Presented,
         now: u64,
     ) -> Result<Admission, Refusal> {
-        let credential = self.client(connection, presented, now)?;
+        let admission = self.client(connection, demand, presented, now)?;
         let Some(callout) = &self.callout else {
-            return Ok(Admission::new(credential));
+            return Ok(admission);
         };
         // On the heap, so that those who ask nobody carry nothing of it.
-        let consulted = consult::consult(callout, connection, credential, presented);
+        let consulted = consult::consult(callout, connection, admission, presented);
         Box::pin(consulted).await
     }
 
@@ -119,16 +142,25 @@ impl Gate {
     fn client(
         &self,
         connection: &Connection,
+        demand: Demand<'_>,
         presented: &Presented,
         now: u64,
-    ) -> Result<ClientCredential, Refusal> {
+    ) -> Result<Admission, Refusal> {
         match self.mode {
             Mode::Certificate => {
-                let device = by_certificate(connection, presented, now)?;
-                Ok(ClientCredential::Certificate(Arc::clone(device)))
+                let device = device(connection, now)?;
+                self.binding(demand)?.admit(device, presented)
             }
-            Mode::Key => Ok(ClientCredential::Presented(by_key(presented)?)),
+            Mode::Key => {
+                let secret = secret_of_all(presented)?;
+                Ok(Admission::new(ClientCredential::Secret(secret)))
+            }
         }
+    }
+
+    fn binding(&self, demand: Demand<'_>) -> Result<&Binding, Refusal> {
+        let binding = self.bindings.get(demand.binding);
+        binding.ok_or(Refusal::NoCredential)
     }
 
     /// Whether a client may go on to present its credential by other means, as one does that opens a
@@ -146,18 +178,18 @@ impl Gate {
         let (tokens, others) = self.split(presented);
         match demand.requirement {
             Requirement::None => return Ok(()),
-            Requirement::Client => return self.may_be_client(connection, presented, now),
+            Requirement::Client => return self.may_be_client(connection, demand, presented, now),
             Requirement::User if others.claims().is_empty() => {}
             Requirement::User => return Err(Refusal::NotAToken(others.claims()[0].source)),
             Requirement::Any if tokens.claims().is_empty() => {
-                return match self.may_be_client(connection, &others, now) {
+                return match self.may_be_client(connection, demand, &others, now) {
                     // It may have a token still.
                     Err(Refusal::NoCertificate) if others.claims().is_empty() => Ok(()),
                     outcome => outcome,
                 };
             }
             Requirement::Any => {}
-            Requirement::Both => self.may_be_client(connection, &others, now)?,
+            Requirement::Both => self.may_be_client(connection, demand, &others, now)?,
         }
         if tokens.claims().is_empty() {
             return Ok(());
@@ -169,49 +201,32 @@ impl Gate {
     fn may_be_client(
         &self,
         connection: &Connection,
+        demand: Demand<'_>,
         presented: &Presented,
         now: u64,
     ) -> Result<(), Refusal> {
         match self.mode {
-            Mode::Certificate => by_certificate(connection, presented, now).map(drop),
+            Mode::Certificate => {
+                let device = device(connection, now)?;
+                self.binding(demand)?.admit_so_far(device, presented)
+            }
             Mode::Key if presented.claims().is_empty() => Ok(()),
-            Mode::Key => by_key(presented).map(drop),
+            Mode::Key => secret_of_all(presented).map(drop),
         }
     }
 }
 
-fn by_certificate<'a>(
-    connection: &'a Connection,
-    presented: &Presented,
-    now: u64,
-) -> Result<&'a Arc<DeviceIdentity>, Refusal> {
-    let device = match connection.identity() {
-        ClientIdentity::Device(device) => device,
-        ClientIdentity::Unusable(error) => return Err(Refusal::UnusableCertificate(*error)),
-        ClientIdentity::Absent => return Err(Refusal::NoCertificate),
-    };
+/// The device whose certificate counts now.
+fn device(connection: &Connection, now: u64) -> Result<&Arc<DeviceIdentity>, Refusal> {
+    let device = connection.device().ok_or(Refusal::NoCertificate)?;
     if device.has_expired(now) {
         return Err(Refusal::CertificateExpired);
     }
-    match presented
-        .claims()
-        .iter()
-        .find(|claim| !agrees(claim, device))
-    {
-        Some(claim) => Err(Refusal::Mismatch(claim.source)),
-        None => Ok(device),
-    }
-}
-
-fn agrees(claim: &Claim, device: &DeviceIdentity) -> bool {
-    match &claim.value {
-        Value::Secret(secret) | Value::Opaque(secret) => secret == device.client_secret(),
-        Value::Token(_) | Value::Malformed => false,
-    }
+    Ok(device)
 }
 
 /// The one secret that all claims agree on.
-fn by_key(presented: &Presented) -> Result<Secret, Refusal> {
+fn secret_of_all(presented: &Presented) -> Result<Secret, Refusal> {
     let (first, others) = presented
         .claims()
         .split_first()
@@ -241,6 +256,10 @@ impl std::fmt::Display for Source {
             Self::Query => "the authorization query parameter",
             Self::Subprotocol => "the WebSocket subprotocol",
             Self::Password => "the password",
+            Self::UserName => "the user name",
+            Self::ClientId => "the client identifier",
+            Self::OtherHeader => "a header field",
+            Self::OtherQuery => "a query parameter",
         })
     }
 }

@@ -22,6 +22,12 @@ pub enum Refusal {
     /// It presented a secret that is not its certificate's.
     #[error("{0} does not match the client certificate")]
     Mismatch(Source),
+    /// It did not present what its certificate has to agree with.
+    #[error("{0} is missing, and has to match the client certificate")]
+    Missing(Source),
+    /// Its certificate gives no single value to forward.
+    #[error("the client certificate gives no single value for {0}")]
+    Unfillable(Source),
     /// It presented nothing.
     #[error("no client secret")]
     NoCredential,
@@ -66,6 +72,8 @@ impl Refusal {
             Self::UnusableCertificate(_) => "unusable_certificate",
             Self::CertificateExpired => "certificate_expired",
             Self::Mismatch(_) => "mismatch",
+            Self::Missing(_) => "missing",
+            Self::Unfillable(_) => "unfillable",
             Self::NoCredential => "no_credential",
             Self::MalformedCredential(_) => "malformed_credential",
             Self::Conflict => "conflict",

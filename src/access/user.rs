@@ -98,7 +98,6 @@ fn bearer<'a>(claim: &'a Claim, tokens: &Verifier) -> Option<&'a Secret> {
         (Value::Secret(secret), Source::Password) => {
             tokens.recognises(secret.expose()).then_some(secret)
         }
-        (Value::Secret(_), Source::Header | Source::Query | Source::Subprotocol)
-        | (Value::Opaque(_) | Value::Malformed, _) => None,
+        (Value::Secret(_), _) | (Value::Opaque(_) | Value::Malformed, _) => None,
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bindings::{Bindings, Use};
 use super::callout::callout;
 use super::claims;
 use super::document::{Document, Environment, Problem, Section};
@@ -120,8 +121,9 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let callout = callout(root.section("callout"), mode, base);
     let tokens = tokens(section, root, base);
     let upstreams = upstreams(root, base);
-    let listeners = listeners(root, &tls, &upstreams, mode);
-    let routes = routes(root, &listeners, &upstreams);
+    let bindings = Bindings::read(root, mode);
+    let listeners = listeners(root, &tls, &upstreams, &bindings, mode);
+    let routes = routes(root, &listeners, &upstreams, &bindings);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     Settings {
         mode,
@@ -140,6 +142,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         tokens,
         token_places,
         callout,
+        bindings: bindings.into_all().into(),
         listeners,
         upstreams,
         routes,
@@ -339,12 +342,13 @@ fn listeners(
     root: &Section<'_, '_>,
     tls: &TlsPolicies,
     upstreams: &[Arc<upstream::Settings>],
+    bindings: &Bindings,
     mode: Mode,
 ) -> Vec<ListenerSettings> {
     let all = root.section("listeners");
     let mut listeners = Vec::new();
     for (name, section) in all.named_sections() {
-        listeners.extend(listener(&section, name, tls, upstreams, mode));
+        listeners.extend(listener(&section, name, tls, upstreams, bindings, mode));
         section.finish();
     }
     all.finish();
@@ -360,6 +364,7 @@ fn listener(
     name: String,
     tls: &TlsPolicies,
     upstreams: &[Arc<upstream::Settings>],
+    bindings: &Bindings,
     mode: Mode,
 ) -> Option<ListenerSettings> {
     let address = section.read_required("address", parsed);
@@ -368,9 +373,12 @@ fn listener(
         ListenerProtocol::Https,
         one_of(LISTENER_PROTOCOLS),
     );
-    let requirement = match protocol {
-        ListenerProtocol::Https | ListenerProtocol::Http => Requirement::Client,
-        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => mqtt_requirement(section, mode),
+    let (requirement, binding) = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => (Requirement::Client, 0),
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
+            let binding = bindings.choose(section, Use::Mqtt);
+            (mqtt_requirement(section, mode), binding)
+        }
     };
     let tls = match protocol {
         ListenerProtocol::Https => Some(listener_tls(section, tls, mode, &["h2", "http/1.1"])),
@@ -399,6 +407,7 @@ fn listener(
         tls,
         service,
         requirement,
+        binding,
     })
 }
 
@@ -474,12 +483,13 @@ fn routes(
     root: &Section<'_, '_>,
     listeners: &[ListenerSettings],
     upstreams: &[Arc<upstream::Settings>],
+    bindings: &Bindings,
 ) -> Vec<Arc<Route>> {
     let all = root.section("routes");
     let mut routes: Vec<Arc<Route>> = Vec::new();
     let mut seen = HashSet::new();
     for (name, section) in all.named_sections() {
-        let Some(route) = route(&section, name, routes.len(), upstreams) else {
+        let Some(route) = route(&section, name, routes.len(), upstreams, bindings) else {
             section.finish();
             continue;
         };
@@ -511,10 +521,16 @@ fn route(
     name: String,
     id: usize,
     upstreams: &[Arc<upstream::Settings>],
+    bindings: &Bindings,
 ) -> Option<Route> {
     let kind = section.read("match", MatchKind::Prefix, one_of(MATCH_KINDS));
     let path = section.read_required("path", route_path);
     let upstream = section.read_required("upstream", |raw| known_upstream(&text(raw)?, upstreams));
+    let protocol = section.read("protocol", Protocol::Http, one_of(ROUTE_PROTOCOLS));
+    let used = match protocol {
+        Protocol::Http => Use::Http,
+        Protocol::Mqtt => Use::MqttInWebSocket,
+    };
     let route = Route {
         id,
         name,
@@ -524,9 +540,10 @@ fn route(
             (MatchKind::Prefix, path) => PathMatch::Prefix(path),
             (MatchKind::Exact, path) => PathMatch::Exact(path),
         },
-        protocol: section.read("protocol", Protocol::Http, one_of(ROUTE_PROTOCOLS)),
+        protocol,
         strip_prefix: section.read("strip_prefix", false, boolean),
         requirement: section.read("credential", Requirement::Client, one_of(REQUIREMENTS)),
+        binding: bindings.choose(section, used),
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         upstream: upstream.unwrap_or_default(),
@@ -557,6 +574,10 @@ fn route(
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";
         section.problem("keep_query_credential", message);
+    }
+    if route.binding != 0 && matches!(route.requirement, Requirement::User | Requirement::None) {
+        let message = "binds clients, of whom the route's credential asks for none";
+        section.problem("binding", message);
     }
     path.and(upstream).map(|_| route)
 }

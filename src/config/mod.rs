@@ -5,6 +5,7 @@
 //! there are. No other room reads a file or a variable of the configuration.
 
 mod balancing;
+mod bindings;
 mod callout;
 mod check;
 mod claims;
@@ -21,7 +22,7 @@ use thiserror::Error;
 
 pub use document::{Environment, Problem};
 
-use crate::access::Mode;
+use crate::access::{Binding, Mode};
 use crate::http::{Limits, TokenPlaces};
 use crate::route::{Requirement, Route};
 use crate::telemetry::LogSettings;
@@ -54,6 +55,9 @@ pub struct Settings {
     pub token_places: TokenPlaces,
     /// Who else is asked about clients.
     pub callout: Option<crate::callout::Settings>,
+    /// How clients may be bound to their certificates, in the order that routes and listeners refer
+    /// to; the standard one first.
+    pub bindings: Arc<[Binding]>,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.
@@ -75,6 +79,8 @@ pub struct ListenerSettings {
     pub service: Service,
     /// What its clients must be where no route says that.
     pub requirement: Requirement,
+    /// How what such a client presents is bound to its certificate, an index into the bindings.
+    pub binding: usize,
 }
 
 /// What is spoken on a listener.

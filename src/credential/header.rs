@@ -80,16 +80,25 @@ fn bare(text: &str) -> Value {
     }
 }
 
-/// The password of `user-id:password`; the first colon ends the user-id (RFC 7617 §2).
 fn basic(encoded: &str) -> Value {
-    STANDARD
-        .decode(encoded)
-        .ok()
-        .map(Zeroizing::new)
-        .as_deref()
-        .and_then(|decoded| std::str::from_utf8(decoded).ok())
-        .and_then(|pair| pair.split_once(':'))
-        .map_or(Value::Malformed, |(_, password)| secret(password))
+    pair(encoded, |_, password| secret(password)).unwrap_or(Value::Malformed)
+}
+
+/// The user-id of a field value that is `Basic` and well formed.
+pub(super) fn user_name(value: &[u8]) -> Option<String> {
+    let (scheme, encoded) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    pair(encoded.trim_matches(' '), |user, _| user.to_owned())
+}
+
+/// Both sides of `user-id:password`; the first colon ends the user-id (RFC 7617 §2).
+fn pair<T>(encoded: &str, read: impl FnOnce(&str, &str) -> T) -> Option<T> {
+    let decoded = STANDARD.decode(encoded).ok().map(Zeroizing::new)?;
+    let text = std::str::from_utf8(&decoded).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some(read(user, password))
 }
 
 fn secret(text: &str) -> Value {

@@ -6,7 +6,7 @@
 mod header;
 mod query;
 
-pub use query::{ForwardedQuery, split_credentials};
+pub use query::{ForwardedQuery, query_values, split_credentials};
 
 use crate::secret::Secret;
 
@@ -21,6 +21,41 @@ pub enum Source {
     Subprotocol,
     /// The password of an MQTT CONNECT.
     Password,
+    /// The user name of an MQTT CONNECT or of `Basic`.
+    UserName,
+    /// The client identifier of an MQTT CONNECT.
+    ClientId,
+    /// Another header field.
+    OtherHeader,
+    /// Another query parameter.
+    OtherQuery,
+}
+
+/// A place where a client says something of itself that is no secret, but that its certificate may
+/// have to agree with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The user name of an MQTT CONNECT or of `Basic`.
+    UserName,
+    /// The client identifier of an MQTT CONNECT.
+    ClientId,
+    /// The header field of this name, in lower case.
+    Header(String),
+    /// The query parameter of this name.
+    Query(String),
+}
+
+impl Place {
+    /// It without its name, for refusals.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Self::UserName => Source::UserName,
+            Self::ClientId => Source::ClientId,
+            Self::Header(_) => Source::OtherHeader,
+            Self::Query(_) => Source::OtherQuery,
+        }
+    }
 }
 
 /// One value that a client presented.
@@ -50,16 +85,7 @@ pub enum Value {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presented {
     claims: Vec<Claim>,
-    names: Option<Box<Names>>,
-}
-
-/// What a client of MQTT calls itself; no secret, and nothing that is compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    /// Its client identifier.
-    pub client_id: String,
-    /// Its user name, or nothing.
-    pub user_name: String,
+    names: Vec<(Place, Secret)>,
 }
 
 impl Presented {
@@ -92,32 +118,43 @@ impl Presented {
         self.add(Source::Password, header::read_exact(password));
     }
 
-    /// All of them, in the order in which they stood.
+    /// Adds what the client says of itself at `place`. Bytes that are no text become one that no
+    /// certificate holds.
+    pub fn add_name(&mut self, place: Place, value: &[u8]) {
+        let text = String::from_utf8_lossy(value);
+        self.names.push((place, Secret::new(text)));
+    }
+
+    /// Adds the user name of an `Authorization` field, if that is `Basic`.
+    pub fn add_basic_user_name(&mut self, value: &[u8]) {
+        if let Some(name) = header::user_name(value) {
+            self.add_name(Place::UserName, name.as_bytes());
+        }
+    }
+
+    /// All secrets, in the order in which they stood.
     #[must_use]
     pub fn claims(&self) -> &[Claim] {
         &self.claims
     }
 
-    /// Notes what a client of MQTT calls itself.
-    pub fn set_names(&mut self, names: Names) {
-        self.names = Some(Box::new(names));
+    /// What the client says of itself at `place`.
+    pub fn names_at<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a Secret> {
+        let at = self.names.iter().filter(move |(known, _)| known == place);
+        at.map(|(_, value)| value)
     }
 
-    /// What a client of MQTT calls itself, if that was noted.
+    /// The claims that `is_first` says yes to, and the others; what the client says of itself
+    /// besides goes with the others.
     #[must_use]
-    pub fn names(&self) -> Option<&Names> {
-        self.names.as_deref()
-    }
-
-    /// The claims that `is_first` says yes to, and the others.
-    #[must_use]
-    pub fn split(&self, is_first: impl FnMut(&&Claim) -> bool) -> (Self, Self) {
-        let (first, others) = self.claims.iter().partition(is_first);
-        let cloned = |claims: Vec<&Claim>| Self {
-            claims: claims.into_iter().cloned().collect(),
-            names: self.names.clone(),
-        };
-        (cloned(first), cloned(others))
+    pub fn split(&self, mut is_first: impl FnMut(&&Claim) -> bool) -> (Self, Self) {
+        let (first, others) = self
+            .claims
+            .iter()
+            .cloned()
+            .partition(|claim| is_first(&claim));
+        let with = |claims, names| Self { claims, names };
+        (with(first, vec![]), with(others, self.names.clone()))
     }
 
     fn add(&mut self, source: Source, value: Value) {

@@ -67,6 +67,33 @@ pub fn split_credentials(
     ForwardedQuery::Without((!kept.is_empty()).then_some(kept))
 }
 
+/// The values of the parameter `name` in every reading of `query`; one that cannot be decoded, or
+/// that stands beside a `;`, becomes bytes that are no text.
+pub fn query_values(query: &str, name: &str) -> Vec<Vec<u8>> {
+    const NO_TEXT: &[u8] = &[0xff];
+    let groups = query.split('&');
+    let pairs = groups.flat_map(|group| group.split(';').map(move |pair| (group, pair)));
+    let named = pairs.filter(|(_, pair)| has_name(&decoded_name(pair), name));
+    let value = |(group, pair): (&str, &str)| {
+        let value = decoded_value(pair).filter(|_| !group.contains(';'));
+        value.map_or(NO_TEXT.to_vec(), String::into_bytes)
+    };
+    named.map(value).collect()
+}
+
+/// The name of a parameter, decoded.
+fn decoded_name(pair: &str) -> Cow<'_, str> {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    percent_decode_str(name).decode_utf8_lossy()
+}
+
+/// Whether some reader takes `decoded` for `name`.
+fn has_name(decoded: &str, name: &str) -> bool {
+    let decoded = decoded.split_once('[').map_or(decoded, |(name, _)| name);
+    let decoded = decoded.trim_matches(['+', ' ', '\0']);
+    decoded.eq_ignore_ascii_case(name)
+}
+
 fn kind(pair: &str, token_name: Option<&str>) -> Option<Kind> {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     // No spelling of a name is shorter than the name, so most pairs end here.
@@ -74,13 +101,11 @@ fn kind(pair: &str, token_name: Option<&str>) -> Option<Kind> {
     if name.len() < shortest {
         return None;
     }
-    let name = percent_decode_str(name).decode_utf8_lossy();
-    let name = name.split_once('[').map_or(&*name, |(name, _)| name);
-    let name = name.trim_matches(['+', ' ', '\0']);
-    if name.eq_ignore_ascii_case(NAME) {
+    let name = decoded_name(pair);
+    if has_name(&name, NAME) {
         return Some(Kind::Authorization);
     }
-    let is_token = token_name.is_some_and(|token| name.eq_ignore_ascii_case(token));
+    let is_token = token_name.is_some_and(|token| has_name(&name, token));
     is_token.then_some(Kind::Token)
 }
 

@@ -92,8 +92,8 @@ impl Worker {
             return;
         };
         let id = ConnectionId::next(&self.shared.connection_ids);
-        let speaker = |handshake| {
-            let connection = Connection::new(id, remote, local, handshake);
+        let speaker = |handshake, peer| {
+            let connection = Connection::new(id, remote, local, handshake, peer);
             Speaker {
                 connection,
                 desk,
@@ -103,7 +103,7 @@ impl Worker {
             }
         };
         let Some(terminator) = &listener.terminator else {
-            let speaking = speaker(None).speak(stream, Protocol::Http1);
+            let speaking = speaker(None, None).speak(stream, Protocol::Http1);
             self.shared.tasks.spawn(speaking);
             return;
         };
@@ -127,13 +127,13 @@ impl Worker {
             kind,
             agreed,
         } = accepted;
-        let speaker = speaker(Some(Handshake {
-            peer,
+        let handshake = Some(Handshake {
             policy,
             policies,
             kind,
             agreed,
-        }));
+        });
+        let speaker = speaker(handshake, peer);
         tracing::debug!(
             connection = %id, %remote, listener = listener.settings.name,
             cert_fp_sha256 = speaker.connection.fingerprint(), "connected"
@@ -167,11 +167,11 @@ impl Worker {
             .zip(&live.initiators)
             .map(|(group, tls)| Upstream::new(Arc::clone(group), tls.clone()))
             .collect();
-        let edge = |rules: &Arc<Rules>, listener: &LiveListener| {
+        let edge = |rules: &Arc<Rules>, listener: &LiveListener, new: &ListenerSettings| {
             Arc::new(Edge {
                 rules: Arc::clone(rules),
                 upstreams: Arc::clone(&upstreams),
-                mqtt: self.build_mqtt(live, listener),
+                mqtt: self.build_mqtt(live, listener, new),
                 terminator: listener.terminator.clone(),
                 clock: Arc::clone(&shared.clock),
                 metrics: Arc::clone(&shared.metrics),
@@ -186,7 +186,7 @@ impl Worker {
             })
         };
         let desk = |((rules, listener), new): ((_, &Arc<LiveListener>), &ListenerSettings)| Desk {
-            edge: edge(rules, listener),
+            edge: edge(rules, listener, new),
             service: new.service,
         };
         live.rules
@@ -197,10 +197,16 @@ impl Worker {
             .collect()
     }
 
-    fn build_mqtt(&self, live: &Live, listener: &LiveListener) -> mqtt::Edge {
+    fn build_mqtt(
+        &self,
+        live: &Live,
+        listener: &LiveListener,
+        settings: &ListenerSettings,
+    ) -> mqtt::Edge {
         mqtt::Edge {
             gate: live.gate.clone(),
-            requirement: listener.settings.requirement,
+            requirement: settings.requirement,
+            binding: settings.binding,
             settings: live.settings.mqtt.clone(),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),
@@ -237,7 +243,7 @@ impl Speaker {
                 if let Some(upstream) = edge.upstreams.get(upstream) {
                     let entrance = mqtt::Entrance {
                         servers: upstream.servers(),
-                        demand: edge.mqtt.requirement.into(),
+                        demand: edge.mqtt.demand(),
                         presented: Presented::nothing(),
                     };
                     mqtt::serve(io, &connection, &edge.mqtt, entrance, lifecycle).await;

@@ -23,7 +23,7 @@ use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
 use super::{Protocol, Session};
 use crate::access::Admission;
-use crate::credential::{ForwardedQuery, Presented, split_credentials};
+use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
 use crate::route::{self, Requirement, Route, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
@@ -112,7 +112,7 @@ async fn decide(
     exchange.routed(&route);
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
-    let (presented, query) = presented(session, &mut head, route.requirement, is_opening);
+    let (presented, query) = presented(session, &mut head, &route, is_opening);
     if route.protocol == route::Protocol::Mqtt {
         admit_to_present(session, &route, &presented).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
@@ -257,12 +257,16 @@ fn find_route(session: &Session, host: &Host, path: &str) -> Result<Arc<Route>, 
 fn presented(
     session: &Session,
     head: &mut Parts,
-    requirement: Requirement,
+    route: &Route,
     is_opening: bool,
 ) -> (Presented, ForwardedQuery) {
+    let requirement = route.requirement;
     let mut presented = Presented::nothing();
     if requirement == Requirement::None {
         return (presented, ForwardedQuery::Unchanged);
+    }
+    for place in session.edge.rules.gate.places(route.demand()) {
+        add_names(&mut presented, place, head);
     }
     for value in head.headers.get_all(AUTHORIZATION) {
         presented.add_authorization(value.as_bytes());
@@ -280,6 +284,28 @@ fn presented(
         None => ForwardedQuery::Unchanged,
     };
     (presented, query)
+}
+
+/// What the request says at a place that its client's certificate has to agree with.
+fn add_names(presented: &mut Presented, place: &Place, head: &Parts) {
+    match place {
+        Place::UserName => {
+            for value in head.headers.get_all(AUTHORIZATION) {
+                presented.add_basic_user_name(value.as_bytes());
+            }
+        }
+        Place::Header(name) => {
+            for value in head.headers.get_all(name) {
+                presented.add_name(place.clone(), value.as_bytes());
+            }
+        }
+        Place::Query(name) => {
+            for value in query_values(head.uri.query().unwrap_or_default(), name) {
+                presented.add_name(place.clone(), &value);
+            }
+        }
+        Place::ClientId => {}
+    }
 }
 
 async fn admit(

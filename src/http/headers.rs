@@ -15,7 +15,7 @@ use hyper::header::{
 use serde_json::Value;
 
 use super::target::Host;
-use crate::access::{Admission, ClientCredential, ClientIdentity, Connection};
+use crate::access::{Admission, ClientCredential, Connection};
 use crate::callout::Grant;
 use crate::credential::{Presented, Source};
 use crate::route::ForwardedClaim;
@@ -284,10 +284,10 @@ pub(crate) struct ConnectionFields {
 impl ConnectionFields {
     pub(super) fn new(connection: &Connection, port: u16) -> Self {
         let remote = connection.remote().ip().to_canonical();
-        let certificate = match connection.identity() {
-            ClientIdentity::Device(device) => authorization("Client", device.client_secret()),
-            ClientIdentity::Absent | ClientIdentity::Unusable(_) => None,
-        };
+        let secret = connection.device().map(|device| device.client_secret());
+        let certificate = secret
+            .and_then(Result::ok)
+            .and_then(|secret| authorization("Client", secret));
         Self {
             remote,
             scheme: if connection.is_tls() { "https" } else { "http" },
@@ -322,7 +322,7 @@ impl ConnectionFields {
     fn credential(&self, admission: &Admission) -> Option<HeaderValue> {
         match admission.credential() {
             ClientCredential::Certificate(_) => self.certificate.clone(),
-            ClientCredential::Presented(secret) => authorization("Client", secret),
+            ClientCredential::Secret(secret) => authorization("Client", secret),
             ClientCredential::Bearer(token) => authorization("Bearer", token),
             ClientCredential::Unchecked => None,
         }

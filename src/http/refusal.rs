@@ -231,6 +231,8 @@ fn refused(refusal: &Refusal) -> Outcome {
         Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
+        | Refusal::Missing(_)
+        | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict
         | Refusal::Claims => Outcome {
@@ -262,6 +264,8 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
         Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
+        | Refusal::Missing(_)
+        | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict => &[],
     }

@@ -1,13 +1,18 @@
 //! Who a device is, read from the DER of its verified certificate and from nothing else.
 //!
 //! The common name is the client secret, so it goes into a [`Secret`]; logs, metrics and balancing
-//! know a device by the SHA-256 fingerprint of its certificate.
+//! know a device by the SHA-256 fingerprint of its certificate. What else the certificate says is
+//! read when something asks for it ([`Template`]).
 
+mod names;
 mod subject;
+mod template;
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 
+pub use names::Names;
 pub use subject::{SubjectError, common_name};
+pub use template::{Template, TemplateError};
 
 use crate::secret::Secret;
 use crate::tls::VerifiedPeer;
@@ -15,45 +20,58 @@ use crate::tls::VerifiedPeer;
 /// A device that has proven possession of its certificate's key.
 #[derive(Debug)]
 pub struct DeviceIdentity {
-    fingerprint: Arc<str>,
-    client_secret: Secret,
-    not_after: u64,
+    peer: VerifiedPeer,
+    client_secret: Result<Secret, SubjectError>,
+    names: OnceLock<Box<Names>>,
 }
 
 impl DeviceIdentity {
     /// Reads the identity out of `peer`'s certificate.
-    ///
-    /// # Errors
-    /// [`SubjectError`] if the subject does not hold exactly one usable common name.
-    pub fn from_peer(peer: &VerifiedPeer) -> Result<Self, SubjectError> {
-        Ok(Self {
-            fingerprint: Arc::clone(peer.fingerprint()),
-            client_secret: subject::common_name(peer.subject())?,
-            not_after: peer.not_after(),
-        })
+    #[must_use]
+    pub fn new(peer: VerifiedPeer) -> Self {
+        Self {
+            client_secret: subject::common_name(peer.subject()),
+            peer,
+            names: OnceLock::new(),
+        }
+    }
+
+    /// The chain that it has shown.
+    #[must_use]
+    pub fn peer(&self) -> &VerifiedPeer {
+        &self.peer
     }
 
     /// SHA-256 of the certificate, lowercase hexadecimal: the name that logs use.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.peer.fingerprint()
     }
 
     /// The secret that the certificate carries in its common name.
+    ///
+    /// # Errors
+    /// [`SubjectError`] if the subject does not hold exactly one usable common name.
+    pub fn client_secret(&self) -> Result<&Secret, SubjectError> {
+        self.client_secret.as_ref().map_err(|error| *error)
+    }
+
+    /// What the certificate says besides its common name; read once, when first asked for.
     #[must_use]
-    pub fn client_secret(&self) -> &Secret {
-        &self.client_secret
+    pub fn names(&self) -> &Names {
+        let read = || Box::new(Names::read(self.peer.leaf()));
+        self.names.get_or_init(read)
     }
 
     /// Whether the certificate has expired at `now` (seconds since the Unix epoch).
     #[must_use]
     pub fn has_expired(&self, now: u64) -> bool {
-        now > self.not_after
+        now > self.not_after()
     }
 
     /// When the certificate expires, in seconds since the Unix epoch.
     #[must_use]
     pub fn not_after(&self) -> u64 {
-        self.not_after
+        self.peer.not_after()
     }
 }

@@ -61,16 +61,17 @@ pub fn common_name(subject: &[u8]) -> Result<Secret, SubjectError> {
 }
 
 fn text<'a>(value: &'a Any<'_>) -> Result<&'a str, SubjectError> {
-    let ascii_only = match value.tag() {
-        Tag::Utf8String => false,
-        Tag::PrintableString | Tag::Ia5String => true,
-        _ => return Err(SubjectError::NotUtf8),
-    };
-    let text = std::str::from_utf8(value.data).map_err(|_| SubjectError::NotUtf8)?;
-    if ascii_only && !text.is_ascii() {
-        return Err(SubjectError::NotUtf8);
+    as_text(value).ok_or(SubjectError::NotUtf8).and_then(usable)
+}
+
+/// A string of one of the types that are text as it stands.
+pub(super) fn as_text<'a>(value: &'a Any<'_>) -> Option<&'a str> {
+    let text = std::str::from_utf8(value.data).ok()?;
+    match value.tag() {
+        Tag::Utf8String => Some(text),
+        Tag::PrintableString | Tag::Ia5String => text.is_ascii().then_some(text),
+        _ => None,
     }
-    usable(text)
 }
 
 fn usable(text: &str) -> Result<&str, SubjectError> {

@@ -22,7 +22,7 @@ pub use session::{Entrance, serve};
 
 use crate::access::Gate;
 use crate::clock::Clock;
-use crate::route::Requirement;
+use crate::route::{Demand, Requirement};
 use crate::telemetry::Metrics;
 use crate::tls::Terminator;
 use crate::websocket::ByteStream;
@@ -34,6 +34,8 @@ pub struct Edge {
     pub gate: Gate,
     /// What a client of a listener for MQTT alone must be.
     pub requirement: Requirement,
+    /// How what such a client presents is bound to its certificate, as in [`Demand`].
+    pub binding: usize,
     /// How CONNECT is treated.
     pub settings: Settings,
     /// How long a drain may take: sessions end spread over it.
@@ -44,6 +46,18 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// All counters.
     pub metrics: Arc<Metrics>,
+}
+
+impl Edge {
+    /// What is demanded of a client of a listener for MQTT alone.
+    #[must_use]
+    pub fn demand(&self) -> Demand<'_> {
+        Demand {
+            requirement: self.requirement,
+            claims: &[],
+            binding: self.binding,
+        }
+    }
 }
 
 /// How CONNECT, and what follows it, is treated.

@@ -12,6 +12,7 @@ use super::codec::{
 };
 use crate::access::Refusal;
 use crate::callout::Objection;
+use crate::credential::Source;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::DialError;
@@ -157,6 +158,10 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
             ConnackReason::ServerUnavailable,
             ReturnCode::ServerUnavailable,
         ),
+        Refusal::Mismatch(Source::ClientId) | Refusal::Missing(Source::ClientId) => (
+            ConnackReason::ClientIdentifierNotValid,
+            ReturnCode::IdentifierRejected,
+        ),
         Refusal::NoCredential
         | Refusal::MalformedCredential(_)
         | Refusal::NoToken
@@ -172,6 +177,8 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::UnusableCertificate(_)
         | Refusal::CertificateExpired
         | Refusal::Mismatch(_)
+        | Refusal::Missing(_)
+        | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict
         | Refusal::Claims => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),

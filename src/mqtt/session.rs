@@ -14,10 +14,11 @@ use super::frames::Packets;
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, linger};
 use crate::access::{Admission, ClientCredential, Connection, Refusal, User};
-use crate::credential::{Names, Presented};
+use crate::credential::{Place, Presented};
 use crate::listener::{Announcement, Remote};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
 use crate::route::Demand;
+use crate::secret::Secret;
 use crate::upstream::Servers;
 
 /// What stands behind the gate, and what it takes to pass.
@@ -233,14 +234,16 @@ impl Session<'_> {
             }
             None => {}
         }
-        let now = self.edge.clock.now();
         let gate = &self.edge.gate;
-        if gate.callout().is_some() {
-            presented.set_names(Names {
-                client_id: connect.client_id().to_owned(),
-                user_name: connect.user_name().unwrap_or_default().to_owned(),
-            });
+        if gate.looks_at(self.demand, &Place::ClientId) {
+            presented.add_name(Place::ClientId, connect.client_id().as_bytes());
         }
+        if gate.looks_at(self.demand, &Place::UserName)
+            && let Some(name) = connect.user_name()
+        {
+            presented.add_name(Place::UserName, name.as_bytes());
+        }
+        let now = self.edge.clock.now();
         let admission = gate.admit(self.connection, self.demand, &presented, now);
         Ok(admission.await?)
     }
@@ -459,19 +462,22 @@ fn rewrite(
     connect: &Connect<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
     let secret = match admission.credential() {
-        ClientCredential::Certificate(device) => device.client_secret(),
-        ClientCredential::Presented(secret) => secret,
+        ClientCredential::Certificate(device) => device
+            .client_secret()
+            .map_err(Refusal::UnusableCertificate)?,
+        ClientCredential::Secret(secret) => secret,
         ClientCredential::Bearer(token) => token,
         ClientCredential::Unchecked => return Ok(None),
     };
     let password = secret.expose().as_bytes();
+    let user_name = admission.user_name().map(Secret::expose);
     // The gate has compared them already; this is no secret any more.
-    if connect.password() == Some(password) {
+    if connect.password() == Some(password) && user_name.is_none() {
         return Ok(None);
     }
     let rewritten = connect.rewrite(&Changes {
         password: Some(password),
-        ..Changes::default()
+        user_name,
     })?;
     Ok(Some(Zeroizing::new(rewritten)))
 }

@@ -48,16 +48,8 @@ pub struct Demand<'a> {
     pub requirement: Requirement,
     /// What its token must say, all of it.
     pub claims: &'a [ClaimRule],
-}
-
-impl From<Requirement> for Demand<'_> {
-    /// Tokens may say what they like.
-    fn from(requirement: Requirement) -> Self {
-        Self {
-            requirement,
-            claims: &[],
-        }
-    }
+    /// How what it presents is bound to its certificate, an index into the list of bindings.
+    pub binding: usize,
 }
 
 /// What stands behind a route.
@@ -99,6 +91,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// What a client must be.
     pub requirement: Requirement,
+    /// How what it presents is bound to its certificate, an index into the list of bindings.
+    pub binding: usize,
     /// What a user's token must say.
     pub claims: Vec<ClaimRule>,
     /// What upstream is told of it.
@@ -122,6 +116,7 @@ impl Route {
         Demand {
             requirement: self.requirement,
             claims: &self.claims,
+            binding: self.binding,
         }
     }
 
@@ -234,6 +229,7 @@ mod tests {
             protocol: Protocol::Http,
             strip_prefix: true,
             requirement: Requirement::Client,
+            binding: 0,
             claims: vec![],
             forward_claims: vec![],
             upstream: 0,

@@ -22,6 +22,12 @@ impl VerifiedPeer {
         &self.fingerprint
     }
 
+    /// The leaf, DER.
+    #[must_use]
+    pub fn leaf(&self) -> &[u8] {
+        self.chain.first().map_or(&[], |leaf| leaf)
+    }
+
     /// The leaf's subject, the DER of an RFC 5280 `Name`.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
