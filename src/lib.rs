@@ -5,7 +5,8 @@
 //! 1. [`listener`] accepts a socket, if there is room for one more.
 //! 2. [`tls`] carries out the handshake under the policy that the client's server name selects, and
 //!    yields a [`tls::VerifiedPeer`] if the client has shown a certificate that passes.
-//! 3. [`identity`] reads who that is: exactly one common name, which is the client secret.
+//! 3. [`identity`] reads who that is: exactly one common name, which is the client secret, or what
+//!    an [`access::Binding`] takes instead.
 //!    [`access::Connection`] keeps it for as long as the connection lives.
 //! 4. [`http`] reads requests. [`route`] normalises the path and finds where it leads and what that
 //!    demands.
