@@ -1,4 +1,4 @@
-//! Texts with fields of a [`Question`](super::Question) in braces: `"Client {secret}"`.
+//! Texts with fields of a [`Question`] in braces: `"Client {secret}"`.
 
 use std::str::FromStr;
 
