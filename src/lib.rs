@@ -2,7 +2,8 @@
 //!
 //! # Life of a request
 //!
-//! 1. [`listener`] accepts a socket, if there is room for one more.
+//! 1. [`listener`] accepts a socket, if there is room for one more, and reads whom it is from if a
+//!    proxy stands in front.
 //! 2. [`tls`] carries out the handshake under the policy that the client's server name selects, and
 //!    yields a [`tls::VerifiedPeer`] if the client has shown a certificate that passes.
 //! 3. [`identity`] reads who that is: exactly one common name, which is the client secret, or what

@@ -3,7 +3,7 @@
 //! The order is that of `config.toml`, which is the manual; a test holds the two together.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,12 @@ use super::providers::{token_places, tokens};
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
+use ipnet::IpNet;
+
 use crate::access::Mode;
 use crate::host::HostPattern;
 use crate::http::Limits;
+use crate::listener::proxied::Proxies;
 use crate::mqtt::{self, MissingPassword};
 use crate::route::{PathMatch, Protocol, Requirement, Route, normalise};
 use crate::telemetry::{Format, Level, LogSettings};
@@ -368,6 +371,7 @@ fn listener(
     mode: Mode,
 ) -> Option<ListenerSettings> {
     let address = section.read_required("address", parsed);
+    let proxies = section.read("proxy_protocol_from", Proxies::default(), networks);
     let protocol = section.read(
         "protocol",
         ListenerProtocol::Https,
@@ -404,11 +408,24 @@ fn listener(
     Some(ListenerSettings {
         name,
         address: address?,
+        proxies,
         tls,
         service,
         requirement,
         binding,
     })
+}
+
+/// Networks, or single addresses.
+fn networks(raw: super::value::Raw) -> Result<Proxies, String> {
+    let network = |item: String| {
+        let address = item.parse::<IpAddr>().map(IpNet::from);
+        let network = address.or_else(|_| item.parse());
+        network
+            .map_err(|_| format!("\"{item}\" is no address and no network, as in \"10.0.0.0/8\""))
+    };
+    let networks: Result<Vec<_>, _> = list(raw)?.into_iter().map(network).collect();
+    networks.map(Proxies::new)
 }
 
 /// What clients of a listener without routes must be.

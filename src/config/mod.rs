@@ -24,6 +24,7 @@ pub use document::{Environment, Problem};
 
 use crate::access::{Binding, Mode};
 use crate::http::{Limits, TokenPlaces};
+use crate::listener::proxied::Proxies;
 use crate::route::{Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{mqtt, tls, token, upstream};
@@ -73,6 +74,8 @@ pub struct ListenerSettings {
     pub name: String,
     /// Where it listens.
     pub address: std::net::SocketAddr,
+    /// The peers that say whom they connect for.
+    pub proxies: Proxies,
     /// What it demands of handshakes; `None` without TLS.
     pub tls: Option<tls::Settings>,
     /// What is spoken on it.

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,7 @@ use crate::access::{Connection, ConnectionId, Handshake};
 use crate::config::{ListenerSettings, Service};
 use crate::credential::Presented;
 use crate::http::{self, Edge, Protocol, Rules};
+use crate::listener::proxied::{self, Ends, HeaderError, Proxies};
 use crate::listener::{self, Arrival, Remote};
 use crate::mqtt;
 use crate::telemetry::HandshakeResult;
@@ -38,6 +40,20 @@ struct Desks {
 struct Desk {
     edge: Arc<Edge>,
     service: Service,
+    proxies: Proxies,
+    /// How long a peer may take to say whom it connects for.
+    header_timeout: Duration,
+}
+
+impl Desk {
+    /// The ends of the connection as its client sees them.
+    async fn ends(&self, stream: &mut TcpStream, ends: Ends) -> Result<Ends, HeaderError> {
+        if self.proxies.contain(ends.remote.ip()) {
+            proxied::read(stream, ends, self.header_timeout).await
+        } else {
+            Ok(ends)
+        }
+    }
 }
 
 impl Worker {
@@ -83,13 +99,17 @@ impl Worker {
         };
         let counted = Counted::new(listener);
         let Arrival {
-            stream,
+            mut stream,
             remote,
             permit,
         } = arrival;
         // Fails only if the client is gone.
         let Ok(local) = stream.local_addr() else {
             return;
+        };
+        let Ends { remote, local } = match desk.ends(&mut stream, Ends { remote, local }).await {
+            Ok(ends) => ends,
+            Err(error) => return report_header(listener, remote, &error),
         };
         let id = ConnectionId::next(&self.shared.connection_ids);
         let speaker = |handshake, peer| {
@@ -188,6 +208,8 @@ impl Worker {
         let desk = |((rules, listener), new): ((_, &Arc<LiveListener>), &ListenerSettings)| Desk {
             edge: edge(rules, listener, new),
             service: new.service,
+            proxies: new.proxies.clone(),
+            header_timeout: settings.handshake_timeout,
         };
         live.rules
             .iter()
@@ -232,7 +254,7 @@ impl Speaker {
     {
         let Self {
             connection,
-            desk: Desk { edge, service },
+            desk: Desk { edge, service, .. },
             permit,
             lifecycle,
             counted,
@@ -270,6 +292,11 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.metrics.active.dec();
     }
+}
+
+/// A peer that is listed and does not speak the protocol is configured wrongly, on this side or that.
+fn report_header(listener: &LiveListener, peer: SocketAddr, error: &HeaderError) {
+    tracing::warn!(%peer, listener = listener.settings.name, "refused a peer of proxy_protocol_from: {error}");
 }
 
 fn report_handshake(listener: &LiveListener, remote: SocketAddr, error: &HandshakeError) {

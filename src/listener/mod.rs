@@ -2,10 +2,11 @@
 //!
 //! What is over the limit waits in the kernel's queue and costs nothing, but for one socket of each
 //! loop: that one is accepted and waits for its permit. A permit taken before `accept` would stay
-//! with a loop to which nobody connects, while another loop's clients wait for it. What happens on
-//! a socket is not known here.
+//! with a loop to which nobody connects, while another loop's clients wait for it. Whom a connection
+//! is from, if another stands in front, [`proxied`] reads; what happens on it is not known here.
 
 mod lifecycle;
+pub mod proxied;
 
 use std::future::Future;
 use std::io;

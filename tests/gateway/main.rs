@@ -19,6 +19,7 @@ mod legacy;
 mod lifecycle;
 mod mqtt;
 mod oidc_provider;
+mod proxied;
 mod resumption;
 mod secrecy;
 mod server_names;

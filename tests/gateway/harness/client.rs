@@ -41,6 +41,8 @@ pub struct Client {
     pub server_name: ServerName<'static>,
     pub host: String,
     config: ClientConfig,
+    /// What a proxy in front says before the handshake.
+    preface: Vec<u8>,
 }
 
 /// What came back.
@@ -99,7 +101,14 @@ impl Client {
             server_name,
             host: format!("localhost:{}", address.port()),
             config,
+            preface: Vec::new(),
         }
+    }
+
+    /// The same client behind a proxy that says this first.
+    pub fn behind(mut self, preface: impl Into<Vec<u8>>) -> Self {
+        self.preface = preface.into();
+        self
     }
 
     /// The same client asking for another server, in SNI and Host.
@@ -130,8 +139,9 @@ impl Client {
     pub async fn connect(&self, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
         let mut config = self.config.clone();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await?;
+        let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.preface).await?;
         TlsConnector::from(Arc::new(config))
             .connect(self.server_name.clone(), stream)
             .await
