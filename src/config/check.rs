@@ -2,7 +2,6 @@
 //!
 //! The order is that of `config.toml`, which is the manual; a test holds the two together.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +9,9 @@ use std::time::Duration;
 
 use super::bindings::{Bindings, Use};
 use super::callout::callout;
-use super::claims;
 use super::document::{Document, Environment, Problem, Section};
 use super::providers::{token_places, tokens};
+use super::routes::routes;
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
@@ -23,13 +22,13 @@ use crate::host::HostPattern;
 use crate::http::Limits;
 use crate::listener::proxied::Proxies;
 use crate::mqtt::{self, MissingPassword};
-use crate::route::{PathMatch, Protocol, Requirement, Route, normalise};
+use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
 use crate::{token, upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// The name of the policy that `[tls]` itself describes.
 const DEFAULT_POLICY: &str = "default";
@@ -50,7 +49,7 @@ const LEVELS: &[(&str, Level)] = &[
     ("trace", Level::Trace),
 ];
 const FORMATS: &[(&str, Format)] = &[("json", Format::Json), ("text", Format::Text)];
-const REQUIREMENTS: &[(&str, Requirement)] = &[
+pub(super) const REQUIREMENTS: &[(&str, Requirement)] = &[
     ("client", Requirement::Client),
     ("user", Requirement::User),
     ("any", Requirement::Any),
@@ -58,7 +57,6 @@ const REQUIREMENTS: &[(&str, Requirement)] = &[
     ("none", Requirement::None),
 ];
 
-const ROUTE_PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
 const MISSING_PASSWORD: &[(&str, MissingPassword)] = &[
     ("fill", MissingPassword::Fill),
     ("refuse", MissingPassword::Refuse),
@@ -79,16 +77,6 @@ const LISTENER_PROTOCOLS: &[(&str, ListenerProtocol)] = &[
     ("http", ListenerProtocol::Http),
     ("mqtt", ListenerProtocol::Mqtt),
 ];
-
-/// How a route's `path` is compared.
-#[derive(Debug, Clone, Copy)]
-enum MatchKind {
-    Prefix,
-    Exact,
-}
-
-const MATCH_KINDS: &[(&str, MatchKind)] =
-    &[("prefix", MatchKind::Prefix), ("exact", MatchKind::Exact)];
 
 /// Reads all of it; the problems, if there are any, are all of them.
 pub(super) fn settings(
@@ -496,109 +484,6 @@ fn refuse_unused_policies(
     }
 }
 
-fn routes(
-    root: &Section<'_, '_>,
-    listeners: &[ListenerSettings],
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
-) -> Vec<Arc<Route>> {
-    let all = root.section("routes");
-    let mut routes: Vec<Arc<Route>> = Vec::new();
-    let mut seen = HashSet::new();
-    for (name, section) in all.named_sections() {
-        let Some(route) = route(&section, name, routes.len(), upstreams, bindings) else {
-            section.finish();
-            continue;
-        };
-        for listener in &route.listeners {
-            if !listeners.iter().any(|known| known.name == *listener) {
-                section.problem("listeners", format!("no listener is called \"{listener}\""));
-            }
-        }
-        let place = (
-            format!("{:?}", route.path),
-            format!("{:?}", route.hosts),
-            route.listeners.clone(),
-        );
-        if !seen.insert(place) {
-            section.problem(
-                "path",
-                "another route has the same path, hosts and listeners",
-            );
-        }
-        section.finish();
-        routes.push(Arc::new(route));
-    }
-    all.finish();
-    routes
-}
-
-fn route(
-    section: &Section<'_, '_>,
-    name: String,
-    id: usize,
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
-) -> Option<Route> {
-    let kind = section.read("match", MatchKind::Prefix, one_of(MATCH_KINDS));
-    let path = section.read_required("path", route_path);
-    let upstream = section.read_required("upstream", |raw| known_upstream(&text(raw)?, upstreams));
-    let protocol = section.read("protocol", Protocol::Http, one_of(ROUTE_PROTOCOLS));
-    let used = match protocol {
-        Protocol::Http => Use::Http,
-        Protocol::Mqtt => Use::MqttInWebSocket,
-    };
-    let route = Route {
-        id,
-        name,
-        listeners: section.read("listeners", vec![], list),
-        hosts: patterns(section, "hosts"),
-        path: match (kind, path.clone().unwrap_or_default()) {
-            (MatchKind::Prefix, path) => PathMatch::Prefix(path),
-            (MatchKind::Exact, path) => PathMatch::Exact(path),
-        },
-        protocol,
-        strip_prefix: section.read("strip_prefix", false, boolean),
-        requirement: section.read("credential", Requirement::Client, one_of(REQUIREMENTS)),
-        binding: bindings.choose(section, used),
-        claims: claims::rules(section),
-        forward_claims: claims::forwarded(section),
-        upstream: upstream.unwrap_or_default(),
-        max_body: section.read("max_body", 5 << 20, size),
-        response_timeout: section.read("response_timeout", MINUTE, duration),
-        idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
-        keep_query_credential: section.read("keep_query_credential", false, boolean),
-    };
-    if route.protocol == Protocol::Mqtt && route.requirement == Requirement::None {
-        section.problem(
-            "credential",
-            "must not be \"none\" where protocol = \"mqtt\"",
-        );
-    }
-    if !route.requirement.takes_tokens() {
-        let message = "are of tokens, which the route's credential does not take";
-        if !route.claims.is_empty() {
-            section.problem("claims", message);
-        }
-        if !route.forward_claims.is_empty() {
-            section.problem("forward_claims", message);
-        }
-    }
-    if route.protocol == Protocol::Mqtt && !route.forward_claims.is_empty() {
-        let message = "must be empty where protocol = \"mqtt\", which has no fields";
-        section.problem("forward_claims", message);
-    }
-    if route.keep_query_credential && route.requirement.takes_tokens() {
-        let message = "must be false where bearer tokens are taken: no log shall show one";
-        section.problem("keep_query_credential", message);
-    }
-    if route.binding != 0 && matches!(route.requirement, Requirement::User | Requirement::None) {
-        let message = "binds clients, of whom the route's credential asks for none";
-        section.problem("binding", message);
-    }
-    path.and(upstream).map(|_| route)
-}
-
 /// A route that demands tokens where nobody issues any would refuse everybody.
 fn refuse_tokens_without_providers(
     root: &Section<'_, '_>,
@@ -623,17 +508,7 @@ fn refuse_tokens_without_providers(
     }
 }
 
-/// Requests are compared after normalisation, so another form would never match.
-fn route_path(raw: super::value::Raw) -> Result<String, String> {
-    let path = text(raw)?;
-    match normalise(&path) {
-        Ok(normal) if normal == path => Ok(path),
-        Ok(normal) => Err(format!("must be in its normal form, \"{normal}\"")),
-        Err(error) => Err(format!("\"{path}\": {error}")),
-    }
-}
-
-fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {
+pub(super) fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {
     section.read(name, vec![], |raw| {
         list(raw)?.iter().map(|item| item.parse()).collect()
     })

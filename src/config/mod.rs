@@ -12,6 +12,7 @@ mod claims;
 mod document;
 mod health;
 mod providers;
+mod routes;
 mod upstreams;
 mod value;
 
