@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::bindings::{Bindings, Use};
 use super::callout::callout;
+use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
 use super::providers::{token_places, tokens};
 use super::routes::routes;
@@ -386,6 +387,10 @@ fn listener(
             None
         }
     };
+    let redirect = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => redirect(section),
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => None,
+    };
     let service = match protocol {
         ListenerProtocol::Https | ListenerProtocol::Http => Service::Http,
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
@@ -399,6 +404,7 @@ fn listener(
         proxies,
         tls,
         service,
+        redirect,
         requirement,
         binding,
     })

@@ -210,6 +210,11 @@ impl<'s, 'a> Section<'s, 'a> {
         self.read_optional(name, parse)
     }
 
+    /// Whether the key is set at all, to whatever.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some() || self.find_variable(&self.key(name)).is_some()
+    }
+
     /// Whether the file has this table.
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()

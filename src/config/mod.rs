@@ -9,6 +9,7 @@ mod bindings;
 mod callout;
 mod check;
 mod claims;
+mod destinations;
 mod document;
 mod health;
 mod providers;
@@ -26,7 +27,7 @@ pub use document::{Environment, Problem};
 use crate::access::{Binding, Mode};
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::proxied::Proxies;
-use crate::route::{Requirement, Route};
+use crate::route::{Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{mqtt, tls, token, upstream};
 
@@ -81,6 +82,8 @@ pub struct ListenerSettings {
     pub tls: Option<tls::Settings>,
     /// What is spoken on it.
     pub service: Service,
+    /// Where requests go that no route of its own is for.
+    pub redirect: Option<Redirect>,
     /// What its clients must be where no route says that.
     pub requirement: Requirement,
     /// How what such a client presents is bound to its certificate, an index into the bindings.

@@ -26,11 +26,7 @@ pub(super) async fn forward(
 ) -> Result<(Response<Incoming>, Loan), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
-    let upstream = session
-        .edge
-        .upstreams
-        .get(route.upstream)
-        .ok_or(Failure::NoRoute)?;
+    let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
     let request = Request::from_parts(head, body);
     let device = upstream
@@ -58,11 +54,7 @@ pub(super) async fn open(
 ) -> Result<(Response<Incoming>, Busy), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
-    let upstream = session
-        .edge
-        .upstreams
-        .get(route.upstream)
-        .ok_or(Failure::NoRoute)?;
+    let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
     let request = Request::from_parts(head, body);
     let device = upstream

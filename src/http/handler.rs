@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue, TE, TRANSFER_ENCODING};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRANSFER_ENCODING,
+};
 use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::upgrade::OnUpgrade;
@@ -18,13 +20,14 @@ use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
+use super::own_answer;
 use super::refusal::Failure;
 use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
-use crate::route::{self, Requirement, Route, normalise};
+use crate::route::{self, Requirement, Route, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
@@ -93,6 +96,8 @@ enum Passage {
         opening: Opening,
         head: Parts,
     },
+    /// Nowhere: the gateway has answered.
+    Answered(Answer),
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
@@ -113,6 +118,16 @@ async fn decide(
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
     let (presented, query) = presented(session, &mut head, &route, is_opening);
+    if route.upstream().is_none() {
+        admit(session, &route, &presented).await?;
+        let query = own_answer::query(session, &uri);
+        let target = Target {
+            host: host.name(),
+            path: &path,
+            query: query.as_deref(),
+        };
+        return answer_here(route, &target, opening?).map(Passage::Answered);
+    }
     if route.protocol == route::Protocol::Mqtt {
         admit_to_present(session, &route, &presented).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
@@ -169,6 +184,10 @@ async fn carry_out(
         } => {
             let (response, loan) = forward(&admission, session, &route, head, body).await?;
             Ok(Answer::of_upstream(response, Some(loan), route))
+        }
+        Passage::Answered(answer) => {
+            discard(session, body);
+            Ok(answer)
         }
     }
 }
@@ -331,6 +350,19 @@ async fn admit_to_present(
     Ok(admission.await?)
 }
 
+/// The answer of a route without an upstream.
+fn answer_here(
+    route: Arc<Route>,
+    target: &Target<'_>,
+    opening: Option<Opening>,
+) -> Result<Answer, Failure> {
+    let response = own_answer::of(&route, target)?;
+    if opening.is_some_and(|opening| opening.is_mistaken_for_success(response.status())) {
+        return Err(Failure::NoRoute);
+    }
+    Ok(Answer::of_our_own(response, route))
+}
+
 /// The fields as the upstream gets them: first everything that removes, then what is set.
 fn prepare(
     session: &Session,
@@ -341,7 +373,7 @@ fn prepare(
     request_id: &HeaderValue,
 ) {
     let fields = &mut head.headers;
-    let upstream = session.edge.upstreams.get(route.upstream);
+    let upstream = session.edge.upstream(route);
     // gRPC demands it on every hop.
     let with_trailers =
         upstream.is_some_and(Upstream::speaks_http2) && headers::takes_trailers(fields);
@@ -411,10 +443,15 @@ fn open_mqtt(
 /// An answer before it is the client's.
 struct Answer {
     head: response::Parts,
-    /// `None` if there is no body.
-    content: Option<Incoming>,
+    content: Content,
     loan: Option<Loan>,
     route: Arc<Route>,
+}
+
+/// The body of an answer.
+enum Content {
+    Own(Bytes),
+    Upstreams(Incoming),
 }
 
 impl Answer {
@@ -422,23 +459,28 @@ impl Answer {
         let (head, content) = response.into_parts();
         Self {
             head,
-            content: Some(content),
+            content: Content::Upstreams(content),
             loan,
+            route,
+        }
+    }
+
+    fn of_our_own(response: Response<Bytes>, route: Arc<Route>) -> Self {
+        let (head, content) = response.into_parts();
+        Self {
+            head,
+            content: Content::Own(content),
+            loan: None,
             route,
         }
     }
 
     /// Of our own, to the opening of a WebSocket.
     fn opened(status: StatusCode, fields: HeaderMap, route: Arc<Route>) -> Self {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = status;
-        head.headers = fields;
-        Self {
-            head,
-            content: None,
-            loan: None,
-            route,
-        }
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields;
+        Self::of_our_own(response, route)
     }
 
     fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
@@ -460,8 +502,15 @@ impl Answer {
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
         let body = match content {
-            Some(content) => AnswerBody::streamed(content, loan, route.idle_timeout, exchange),
-            None => AnswerBody::own(Bytes::new(), exchange),
+            Content::Upstreams(content) => {
+                AnswerBody::streamed(content, loan, route.idle_timeout, exchange)
+            }
+            Content::Own(content) if exchange.is_head() && !content.is_empty() => {
+                // In HTTP/2 hyper would send the body, and the client would take that for an error.
+                head.headers.insert(CONTENT_LENGTH, content.len().into());
+                AnswerBody::own(Bytes::new(), exchange)
+            }
+            Content::Own(content) => AnswerBody::own(content, exchange),
         };
         Response::from_parts(head, body)
     }

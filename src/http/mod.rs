@@ -9,6 +9,7 @@ mod forward;
 mod handler;
 mod head_scan;
 mod headers;
+mod own_answer;
 mod refusal;
 mod target;
 mod tunnel;
@@ -40,7 +41,7 @@ use crate::access::{Connection, Gate};
 use crate::clock::Clock;
 use crate::listener::{Announcement, Remote};
 use crate::mqtt;
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
 use crate::tls::Terminator;
 use crate::upstream::Upstream;
@@ -115,6 +116,13 @@ pub struct Edge {
     pub access_log: Option<Arc<AccessLog>>,
     /// Everything that must end before the process does.
     pub tasks: TaskTracker,
+}
+
+impl Edge {
+    /// The upstream that `route` leads to.
+    fn upstream(&self, route: &Route) -> Option<&Upstream<RequestBody>> {
+        self.upstreams.get(route.upstream()?)
+    }
 }
 
 /// One client connection, for as long as a request or a tunnel of it lives.

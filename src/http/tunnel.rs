@@ -69,7 +69,7 @@ impl Tunnel {
             lifecycle,
             ..
         } = &*self.session;
-        let Some(upstream) = edge.upstreams.get(self.route.upstream) else {
+        let Some(upstream) = edge.upstream(&self.route) else {
             return;
         };
         let settings = &edge.mqtt.settings;

@@ -1,17 +1,21 @@
-//! Which upstream a request goes to, and what it takes to get there.
+//! Where a request goes, and what it takes to get there.
 //!
 //! The most specific route wins: an exact host before a wildcard before any host, then an exact
 //! path before a prefix, then the longer prefix. Paths are compared after [`normalise`], and the
 //! upstream gets that same form.
 
 mod claims;
+mod destination;
 mod path;
+mod template;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
+pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use path::{PathError, normalise};
+pub use template::{Target, TemplateError};
 
 use crate::host::HostPattern;
 
@@ -97,8 +101,8 @@ pub struct Route {
     pub claims: Vec<ClaimRule>,
     /// What upstream is told of it.
     pub forward_claims: Vec<ForwardedClaim>,
-    /// The upstream, as an index into the list of upstreams.
-    pub upstream: usize,
+    /// Where it leads.
+    pub destination: Destination,
     /// Most bytes in a request's body.
     pub max_body: u64,
     /// How long the upstream may take until its response begins.
@@ -117,6 +121,15 @@ impl Route {
             requirement: self.requirement,
             claims: &self.claims,
             binding: self.binding,
+        }
+    }
+
+    /// The upstream, as an index into the list of upstreams; `None` if the gateway itself answers.
+    #[must_use]
+    pub fn upstream(&self) -> Option<usize> {
+        match self.destination {
+            Destination::Upstream(index) => Some(index),
+            Destination::Redirect(_) | Destination::Answer(_) => None,
         }
     }
 
@@ -232,7 +245,7 @@ mod tests {
             binding: 0,
             claims: vec![],
             forward_claims: vec![],
-            upstream: 0,
+            destination: Destination::Upstream(0),
             max_body: 0,
             response_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,

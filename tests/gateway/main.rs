@@ -21,6 +21,7 @@ mod mqtt;
 mod oidc_provider;
 mod proxied;
 mod resumption;
+mod routing;
 mod secrecy;
 mod server_names;
 mod specification;
