@@ -151,6 +151,7 @@ fn check(path: &Path) -> anyhow::Result<()> {
 fn run(path: &Path) -> anyhow::Result<()> {
     let settings = load(path)?;
     telemetry::init(&settings.log);
+    raise_descriptor_limit(settings.max_connections);
     let drain_timeout = settings.drain_timeout;
     on_this_thread(async {
         // Before anything is served, so that no signal is lost.
@@ -170,6 +171,21 @@ fn run(path: &Path) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Takes as many file descriptors as the system gives: a client takes one, and most take one more to
+/// a server. Processes start with few of them for the sake of select(2), which is not used here.
+fn raise_descriptor_limit(connections: usize) {
+    let wanted = connections.saturating_mul(2);
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if usize::try_from(limit).is_ok_and(|limit| limit < wanted) => tracing::warn!(
+            limit,
+            wanted,
+            "fewer file descriptors than limits.connections may need; raise the limit (ulimit -Hn)"
+        ),
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+    }
 }
 
 fn reload(gateway: &Gateway, path: &Path) {

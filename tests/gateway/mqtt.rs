@@ -3,6 +3,8 @@
 
 mod connect;
 mod credentials;
+mod crowd;
+mod offsets;
 mod opening;
 mod sessions;
 

@@ -11,7 +11,7 @@ use crate::harness::ca::{device, name};
 use crate::harness::client::EVERY_PROTOCOL;
 use crate::harness::issuer::{KEY, OTHER_KEY, PLATFORM, signed};
 use crate::harness::lab::SECRET;
-use crate::harness::mqtt::{Connect, EVERY_VERSION, Will, Wire};
+use crate::harness::mqtt::{Connect, EVERY_VERSION, Version, Will, Wire};
 use crate::harness::process::Running;
 use crate::harness::scripted::tables;
 use crate::harness::{Authority, Broker, Client, Protocol, Site};
@@ -103,24 +103,62 @@ async fn complain(client: &Client) {
     }
 }
 
-/// Speaks MQTT with the secret in every field, to a broker and to one that is not there.
-async fn present_by_mqtt(client: &Client, secret: &str) {
-    for path in ["/mqtt", "/mqtt-nowhere"] {
+/// CONNECTs with the secret in every field, right and wrong.
+fn connects(version: Version, secret: &str) -> [Connect; 4] {
+    let right = Connect::with_password(version, secret).client_id(secret);
+    let mut wrong = right.clone().password(format!("Client {secret}"));
+    wrong.user_name = Some(secret.into());
+    let mut malformed = right.clone();
+    malformed.trailing = secret.into();
+    let mut misnamed = right.clone();
+    misnamed.will = Some(Will {
+        topic: format!("{secret}/#").into(),
+        ..Will::new(secret.as_bytes())
+    });
+    [right, wrong, malformed, misnamed]
+}
+
+/// Where MQTT is spoken: inside WebSockets with a broker behind them and without, over TLS, and over
+/// TCP alone.
+#[derive(Clone, Copy)]
+enum Entrance {
+    WebSocket(&'static str),
+    Tls,
+    Tcp,
+}
+
+const ENCRYPTED: [Entrance; 3] = [
+    Entrance::WebSocket("/mqtt"),
+    Entrance::WebSocket("/mqtt-nowhere"),
+    Entrance::Tls,
+];
+
+async fn enter(gateway: &Running<'_>, client: &Client, entrance: Entrance) -> Wire {
+    match entrance {
+        Entrance::WebSocket(path) => {
+            let fields = [("sec-websocket-protocol", "mqtt")];
+            Wire::of_websocket(client.open_websocket(path, &fields).await.unwrap().0)
+        }
+        Entrance::Tls => {
+            let mut client = client.clone();
+            client.address = gateway.address_of("mqtts");
+            Wire::over_tls(&client, &["mqtt"]).await.unwrap()
+        }
+        Entrance::Tcp => Wire::over_tcp(gateway.address_of("plain")).await.unwrap(),
+    }
+}
+
+/// Speaks MQTT with the secret in every field.
+async fn present_by_mqtt(
+    gateway: &Running<'_>,
+    client: &Client,
+    entrances: &[Entrance],
+    secret: &str,
+) {
+    for &entrance in entrances {
         for version in EVERY_VERSION {
-            let right = Connect::with_password(version, secret).client_id(secret);
-            let mut wrong = right.clone().password(format!("Client {secret}"));
-            wrong.user_name = Some(secret.into());
-            let mut malformed = right.clone();
-            malformed.trailing = secret.into();
-            let mut misnamed = right.clone();
-            misnamed.will = Some(Will {
-                topic: format!("{secret}/#").into(),
-                ..Will::new(secret.as_bytes())
-            });
-            for connect in [right, wrong, malformed, misnamed] {
-                let fields = [("sec-websocket-protocol", "mqtt")];
-                let opened = client.open_websocket(path, &fields).await;
-                let mut wire = Wire::of_websocket(opened.unwrap().0);
+            for connect in connects(version, secret) {
+                let mut wire = enter(gateway, client, entrance).await;
                 wire.send(&connect.bytes()).await;
                 if let Some(answer) = wire.packet().await {
                     assert_secret_free("an answer", &String::from_utf8_lossy(&answer));
@@ -163,7 +201,8 @@ async fn talkative_site_with(top: &str, more: &str) -> Site {
     let mqtt = format!(
         "[mqtt]\nreason_strings = true\n[upstreams.broker]\nservers = [\"{broker}\"]\n\
          [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n\
-         [routes.mqtt_nowhere]\npath = \"/mqtt-nowhere\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n"
+         [routes.mqtt_nowhere]\npath = \"/mqtt-nowhere\"\nprotocol = \"mqtt\"\nupstream = \"raw\"\n\
+         [listeners.mqtts]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"broker\"\n"
     );
     site.configure(&top, &format!("{log}{mqtt}{more}{}", tables(nobody)));
     site
@@ -175,8 +214,8 @@ async fn no_secret_is_told_where_certificates_decide() {
     let gateway = site.run(&[]).await;
     present_everywhere(&gateway.device(), SECRET).await;
     present_everywhere(&gateway.device(), OTHER).await;
-    present_by_mqtt(&gateway.device(), SECRET).await;
-    present_by_mqtt(&gateway.device(), OTHER).await;
+    present_by_mqtt(&gateway, &gateway.device(), &ENCRYPTED, SECRET).await;
+    present_by_mqtt(&gateway, &gateway.device(), &ENCRYPTED, OTHER).await;
     complain(&gateway.device()).await;
     let mut two_names = device(SECRET);
     // rcgen keeps one value of each type; by its number the second common name is another type.
@@ -202,11 +241,15 @@ async fn no_secret_is_told_where_certificates_decide() {
 
 #[tokio::test]
 async fn no_secret_is_told_where_keys_decide() {
-    let site = talkative_site("auth = \"key\"").await;
+    // Where certificates decide there is none of these.
+    let plain = "[listeners.plain]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtt\"\n\
+                 upstream = \"broker\"\n";
+    let site = talkative_site_with("auth = \"key\"", plain).await;
     let gateway = site.run(&[]).await;
     let client = gateway.client(None);
     present_everywhere(&client, SECRET).await;
-    present_by_mqtt(&client, SECRET).await;
+    present_by_mqtt(&gateway, &client, &ENCRYPTED, SECRET).await;
+    present_by_mqtt(&gateway, &client, &[Entrance::Tcp], SECRET).await;
     complain(&client).await;
     for protocol in EVERY_PROTOCOL {
         let fields = [("authorization", SECRET), ("authorization", OTHER)];

@@ -190,11 +190,12 @@ impl<'a> Connect<'a> {
             version: None,
             fault,
         };
-        let Some(extent) = read_extent(buffer, *limits).map_err(unanswerable)? else {
+        let Some(extent) = read_extent(buffer).map_err(unanswerable)? else {
             return Ok(Progress::NeedMore);
         };
         let (packet, complete) = cut(buffer, extent);
         let body = packet.get(usize::from(extent.header)..).unwrap_or_default();
+        check_size(extent, body, *limits)?;
         let Some(opening) = Opening::read(body, *limits)? else {
             return Ok(Progress::NeedMore);
         };
@@ -371,8 +372,8 @@ impl fmt::Debug for Connect<'_> {
     }
 }
 
-/// Reads the fixed header, and refuses what is none of a CONNECT within `limits`.
-fn read_extent(buffer: &[u8], limits: Limits) -> Result<Option<Extent>, Fault> {
+/// Reads the fixed header, and refuses what is none of a CONNECT.
+fn read_extent(buffer: &[u8]) -> Result<Option<Extent>, Fault> {
     let Some(&first_byte) = buffer.first() else {
         return Ok(None);
     };
@@ -385,16 +386,29 @@ fn read_extent(buffer: &[u8], limits: Limits) -> Result<Option<Extent>, Fault> {
     let Some(extent) = Extent::read(buffer).map_err(|_| Fault::Varint)? else {
         return Ok(None);
     };
-    if extent.packet() > limits.max_packet {
-        return Err(Fault::TooLarge {
-            size: extent.packet(),
-            limit: limits.max_packet,
-        });
-    }
     if extent.remaining < SHORTEST {
         return Err(Fault::Truncated);
     }
     Ok(Some(extent))
+}
+
+/// Refuses what is larger than `limits` as soon as its size is known. Nothing more is waited for,
+/// so it is answered in the client's version only where that has arrived with the size.
+fn check_size(extent: Extent, body: &[u8], limits: Limits) -> Result<(), ConnectError> {
+    if extent.packet() <= limits.max_packet {
+        return Ok(());
+    }
+    let version = match read_protocol(body) {
+        Ok(Some((name, level))) => version_of(name, level, limits).ok(),
+        Ok(None) | Err(_) => None,
+    };
+    Err(ConnectError {
+        version,
+        fault: Fault::TooLarge {
+            size: extent.packet(),
+            limit: limits.max_packet,
+        },
+    })
 }
 
 /// What there is of the packet at the front of `buffer`, and whether that is all of it.

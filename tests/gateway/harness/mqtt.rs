@@ -1,15 +1,17 @@
 //! MQTT clients that send whatever a test tells them to: over TLS, over TCP, and inside WebSockets.
 
 use std::io;
+use std::net::SocketAddr;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, StreamExt};
+use hyper::header::HeaderValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::client::Refused;
 use super::{Client, Identity, Lab, PATIENCE};
@@ -243,7 +245,12 @@ pub fn first_packet(bytes: &[u8]) -> Option<&[u8]> {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+/// A WebSocket on whatever carries it.
+trait Socket:
+    Sink<Message, Error = Error> + futures_util::Stream<Item = Result<Message, Error>> + Unpin + Send
+{
+}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for WebSocketStream<S> {}
 
 /// One client's connection.
 pub struct Wire {
@@ -254,7 +261,7 @@ pub struct Wire {
 
 enum Line {
     Stream(Box<dyn Stream>),
-    WebSocket(Box<Socket>),
+    WebSocket(Box<dyn Socket>),
 }
 
 impl Lab {
@@ -297,7 +304,7 @@ impl Wire {
         Ok(Self::new(Line::Stream(Box::new(stream))))
     }
 
-    pub async fn over_tcp(address: std::net::SocketAddr) -> io::Result<Self> {
+    pub async fn over_tcp(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self::new(Line::Stream(Box::new(stream))))
@@ -312,8 +319,26 @@ impl Wire {
         }
     }
 
-    pub fn of_websocket(socket: Socket) -> Self {
+    pub fn of_websocket<S>(socket: WebSocketStream<S>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         Self::new(Line::WebSocket(Box::new(socket)))
+    }
+
+    /// Inside a WebSocket without TLS.
+    pub async fn over_plain_websocket(address: SocketAddr) -> Self {
+        let mut request = format!("ws://{address}/mqtt")
+            .into_client_request()
+            .unwrap();
+        let subprotocol = HeaderValue::from_static("mqtt");
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", subprotocol);
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let opened = tokio_tungstenite::client_async(request, stream).await;
+        Self::of_websocket(opened.unwrap().0)
     }
 
     /// Sends bytes: in one write, or as one binary message. That the gateway has closed shows where
@@ -363,6 +388,29 @@ impl Wire {
         let _ = socket.flush().await;
     }
 
+    /// Sends two parts one after the other: as messages, or as the frames of one.
+    pub async fn send_in_two(&mut self, (first, last): (&[u8], &[u8]), one_message: bool) {
+        let Line::WebSocket(socket) = &mut self.line else {
+            self.send(first).await;
+            return self.send(last).await;
+        };
+        let second = if one_message {
+            Data::Continue
+        } else {
+            Data::Binary
+        };
+        for (part, data, is_final) in [(first, Data::Binary, !one_message), (last, second, true)] {
+            let header = FrameHeader {
+                is_final,
+                opcode: OpCode::Data(data),
+                mask: Some([1, 2, 3, 4]),
+                ..FrameHeader::default()
+            };
+            let frame = Frame::from_payload(header, part.to_vec().into());
+            let _ = socket.send(Message::Frame(frame)).await;
+        }
+    }
+
     /// The next packet; `None` at the end.
     pub async fn packet(&mut self) -> Option<Vec<u8>> {
         let reading = async {
@@ -409,7 +457,7 @@ impl Wire {
     pub async fn close(&mut self) {
         match &mut self.line {
             Line::Stream(stream) => stream.shutdown().await.unwrap(),
-            Line::WebSocket(socket) => socket.as_mut().close(None).await.unwrap(),
+            Line::WebSocket(socket) => socket.send(Message::Close(None)).await.unwrap(),
         }
     }
 

@@ -130,6 +130,13 @@ impl Running<'_> {
         Client::new(self.edge, self.site.authority.der(), identity)
     }
 
+    /// Where the listener of this name listens.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let lines = json_lines(&self.process.stderr.0.borrow());
+        let found = lines.iter().find(|line| line["listener"] == listener);
+        found.unwrap()["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// A page of the admin listener: status and body.
     pub async fn admin(&self, path: &str) -> (u16, String) {
         plain_get(self.admin, path).await

@@ -356,6 +356,24 @@ async fn a_connect_over_the_limit_is_refused_without_being_read() {
 }
 
 #[tokio::test]
+async fn a_client_of_mqtt_5_is_told_that_its_connect_is_too_large() {
+    let lab = Config::x509().mqtt("max_connect = \"1KiB\"").start().await;
+    for transport in EVERY_TRANSPORT {
+        for version in EVERY_VERSION {
+            let large = usual(version).will(Will::new(&[b'w'; 1000]));
+            let mut wire = lab.mqtt_device(transport).await;
+            wire.send(&large.bytes()).await;
+            let code = match version {
+                Version::V31 | Version::V311 => wire.end().await,
+                Version::V5 => wire.ends_with(&[0x20, 3, 0, 0x95, 0]).await,
+            };
+            assert!(matches!(code, None | Some(1009)), "{code:?}");
+        }
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
 async fn a_connect_may_be_larger_than_the_packets_behind_it() {
     let lab = Config::x509().mqtt("max_packet = \"1KiB\"").start().await;
     for transport in EVERY_TRANSPORT {

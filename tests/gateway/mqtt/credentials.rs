@@ -286,10 +286,21 @@ async fn without_a_certificate_there_is_no_session() {
             lab.mqtt(transport, None).await.map(drop).unwrap_err();
         }
     }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_opens_no_session() {
+    let lab = Lab::x509().await;
+    // The same name and the same secret; the key is another.
     let stranger = crate::harness::Authority::new("Fleet CA").device(SECRET);
-    if let Ok(mut wire) = lab.mqtt(Transport::Tls, Some(stranger)).await {
-        wire.send(&usual(Version::V311).bytes()).await;
-        wire.end().await;
+    for version in EVERY_VERSION {
+        if let Ok(mut wire) = lab.mqtt(Transport::Tls, Some(stranger.clone())).await {
+            wire.send(&usual(version).bytes()).await;
+            wire.end().await;
+        }
+        let opened = lab.mqtt(Transport::WebSocket, Some(stranger.clone())).await;
+        opened.map(drop).unwrap_err();
     }
     lab.broker.assert_untouched().await;
 }
@@ -314,23 +325,33 @@ async fn a_certificate_that_names_no_client_is_refused() {
     lab.broker.assert_untouched().await;
 }
 
-/// The plain listener for private networks.
+/// The plain listeners for private networks.
 const PLAIN: &str = "[listeners.plain]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtt\"\n\
-                     upstream = \"broker\"";
+                     upstream = \"broker\"\n\
+                     [listeners.web]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"";
+
+async fn open_plain(lab: &Lab, transport: Transport) -> Wire {
+    match transport {
+        Transport::Tls => Wire::over_tcp(lab.address_of("plain")).await.unwrap(),
+        Transport::WebSocket => Wire::over_plain_websocket(lab.address_of("web")).await,
+    }
+}
 
 #[tokio::test]
 async fn a_listener_without_tls_asks_for_the_same() {
     let lab = Config::key().tables(PLAIN).start().await;
-    for version in EVERY_VERSION {
-        let open = || Wire::over_tcp(lab.address_of("plain"));
-        let mut wire = open().await.unwrap();
-        wire.send(&Connect::with_user_name(version).bytes()).await;
-        wire.ends_with(&version.bad_password()).await;
-        accepted(&lab, open().await.unwrap(), &usual(version), version).await;
+    let mut sent = Vec::new();
+    for transport in EVERY_TRANSPORT {
+        for version in EVERY_VERSION {
+            let mut wire = open_plain(&lab, transport).await;
+            wire.send(&Connect::with_user_name(version).bytes()).await;
+            wire.ends_with(&version.bad_password()).await;
+            let wire = open_plain(&lab, transport).await;
+            accepted(&lab, wire, &usual(version), version).await;
+            sent.push(usual(version).bytes());
+        }
     }
-    let received = lab.broker.conversations();
-    let sent: Vec<_> = EVERY_VERSION.map(|version| usual(version).bytes()).into();
-    assert_eq!(received, sent);
+    assert_eq!(lab.broker.conversations(), sent);
 }
 
 #[tokio::test]

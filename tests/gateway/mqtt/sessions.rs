@@ -411,6 +411,29 @@ async fn a_subscriber_that_reads_slowly_gets_everything_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_drain_ends_sessions_one_after_the_other() {
+    const SESSIONS: usize = 32;
+    let lab = Config::x509().drain_timeout("4s").start().await;
+    let mut wires = Vec::new();
+    for _ in 0..SESSIONS {
+        wires.push(session(&lab, Transport::Tls, Version::V5).await);
+    }
+    let ends = wires.into_iter().map(|mut wire| async move {
+        disconnected(&mut wire, Version::V5, 0x8b).await;
+        Instant::now()
+    });
+    let (cut, mut ends) = tokio::join!(lab.drain(Duration::from_secs(20)), join_all(ends));
+    assert_eq!(cut, 0);
+    ends.sort();
+    // Spread evenly over four fifths of the time, these are 1.6 s apart.
+    let between_quarters = ends[SESSIONS * 3 / 4] - ends[SESSIONS / 4];
+    assert!(
+        between_quarters > Duration::from_secs(1),
+        "{between_quarters:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_drain_does_not_wait_for_a_client_that_has_not_connected() {
     for transport in EVERY_TRANSPORT {
         let lab = Config::x509()
