@@ -7,14 +7,17 @@
 mod claims;
 mod destination;
 mod path;
+mod path_match;
+mod table;
 mod template;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use path::{PathError, normalise};
+pub use path_match::PathMatch;
+pub use table::RouteTable;
 pub use template::{Target, TemplateError};
 
 use crate::host::HostPattern;
@@ -64,16 +67,6 @@ pub enum Protocol {
     /// MQTT inside a WebSocket (MQTT 5.0 §6), which the gateway takes out of it: the upstream is a
     /// broker's TCP port.
     Mqtt,
-}
-
-/// The paths that a route is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathMatch {
-    /// This path alone.
-    Exact(String),
-    /// This path and everything below it. A prefix that ends in `/` does not match itself
-    /// without the slash; one that does not end in `/` ends where a segment ends.
-    Prefix(String),
 }
 
 /// One route as configured, and as it serves.
@@ -136,197 +129,10 @@ impl Route {
     /// The path that the upstream sees for `path`, which this route has matched.
     #[must_use]
     pub fn upstream_path<'a>(&self, path: &'a str) -> &'a str {
-        match &self.path {
-            PathMatch::Prefix(prefix) if self.strip_prefix => {
-                // What is left keeps its leading slash: the prefix's own last one, if it has it.
-                let cut = prefix.trim_end_matches('/').len();
-                path.get(cut..)
-                    .filter(|rest| !rest.is_empty())
-                    .unwrap_or("/")
-            }
-            PathMatch::Prefix(_) | PathMatch::Exact(_) => path,
-        }
-    }
-
-    fn matches_path(&self, path: &str) -> bool {
-        match &self.path {
-            PathMatch::Exact(exact) => path == exact,
-            PathMatch::Prefix(prefix) => path.strip_prefix(prefix.as_str()).is_some_and(|rest| {
-                rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
-            }),
-        }
-    }
-
-    /// How specific the route is about the path; greater is tried first.
-    fn path_rank(&self) -> (bool, usize) {
-        match &self.path {
-            PathMatch::Exact(path) => (true, path.len()),
-            PathMatch::Prefix(path) => (false, path.len()),
-        }
-    }
-}
-
-/// The routes of one listener, most specific path first.
-#[derive(Debug)]
-pub struct RouteTable {
-    routes: Vec<Arc<Route>>,
-}
-
-/// How specific a route is about the host; greater goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum HostRank {
-    Any,
-    Wildcard,
-    Exact,
-}
-
-impl RouteTable {
-    /// The routes of `all` that serve the listener named `listener`.
-    #[must_use]
-    pub fn for_listener(all: &[Arc<Route>], listener: &str) -> Self {
-        let serves = |route: &&Arc<Route>| {
-            route.listeners.is_empty() || route.listeners.iter().any(|name| name == listener)
-        };
-        let mut routes: Vec<_> = all.iter().filter(serves).cloned().collect();
-        routes.sort_by_key(|route| std::cmp::Reverse(route.path_rank()));
-        Self { routes }
-    }
-
-    /// The route for a request to `path`, normalised, on `host`, without its port.
-    #[must_use]
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        let mut best: Option<(HostRank, &Arc<Route>)> = None;
-        for route in &self.routes {
-            let Some(rank) = host_rank(&route.hosts, host) else {
-                continue;
-            };
-            // Later routes are less specific about the path: they need a better host to win.
-            let better = best.is_none_or(|(known, _)| rank > known);
-            if better && route.matches_path(path) {
-                best = Some((rank, route));
-            }
-            if matches!(best, Some((HostRank::Exact, _))) {
-                break;
-            }
-        }
-        best.map(|(_, route)| route)
-    }
-}
-
-fn host_rank(patterns: &[HostPattern], host: &str) -> Option<HostRank> {
-    if patterns.is_empty() {
-        return Some(HostRank::Any);
-    }
-    let rank = |pattern: &HostPattern| match pattern.is_wildcard() {
-        true => HostRank::Wildcard,
-        false => HostRank::Exact,
-    };
-    patterns
-        .iter()
-        .filter(|pattern| pattern.matches(host))
-        .map(rank)
-        .max()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(name: &str, hosts: &[&str], path: PathMatch) -> Arc<Route> {
-        Arc::new(Route {
-            id: 0,
-            name: name.into(),
-            listeners: vec![],
-            hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
-            path,
-            protocol: Protocol::Http,
-            strip_prefix: true,
-            requirement: Requirement::Client,
-            binding: 0,
-            claims: vec![],
-            forward_claims: vec![],
-            destination: Destination::Upstream(0),
-            max_body: 0,
-            response_timeout: Duration::ZERO,
-            idle_timeout: Duration::ZERO,
-            keep_query_credential: false,
-        })
-    }
-
-    fn prefix(path: &str) -> PathMatch {
-        PathMatch::Prefix(path.into())
-    }
-
-    fn found<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|route| route.name.as_str())
-    }
-
-    #[test]
-    fn the_most_specific_route_wins() {
-        let table = RouteTable::for_listener(
-            &[
-                route("all", &[], prefix("/")),
-                route("http", &[], prefix("/http/")),
-                route("status", &[], PathMatch::Exact("/http/status".into())),
-                route("tenant", &["*.example.com"], prefix("/")),
-                route("api", &["api.example.com"], prefix("/http")),
-            ],
-            "edge",
-        );
-        for (host, path, expected) in [
-            ("x", "/", "all"),
-            ("x", "/http/m", "http"),
-            ("x", "/http", "all"),
-            ("x", "/httpx", "all"),
-            ("x", "/http/status", "status"),
-            ("x", "/http/status/", "http"),
-            ("a.example.com", "/http/m", "tenant"),
-            ("api.example.com", "/http/m", "api"),
-            ("API.example.com", "/http", "api"),
-            ("api.example.com", "/httpx", "tenant"),
-        ] {
-            assert_eq!(found(&table, host, path), Some(expected), "{host} {path}");
-        }
-    }
-
-    #[test]
-    fn a_request_that_no_route_is_for_finds_none() {
-        let table = RouteTable::for_listener(&[route("http", &["a.b"], prefix("/http/"))], "edge");
-        assert_eq!(found(&table, "a.b", "/ws/"), None);
-        assert_eq!(found(&table, "c.d", "/http/"), None);
-        assert_eq!(found(&table, "a.b", "/HTTP/"), None);
-    }
-
-    #[test]
-    fn a_route_serves_its_listeners_only() {
-        let mut inner = Route::clone(&route("inner", &[], prefix("/")));
-        inner.listeners = vec!["inside".into()];
-        let all = [Arc::new(inner)];
-        assert_eq!(
-            found(&RouteTable::for_listener(&all, "edge"), "x", "/"),
-            None
-        );
-        assert_eq!(
-            found(&RouteTable::for_listener(&all, "inside"), "x", "/"),
-            Some("inner")
-        );
-    }
-
-    #[test]
-    fn a_stripped_prefix_leaves_an_absolute_path() {
-        for (path, request, upstream) in [
-            (prefix("/http/"), "/http/m/d/c/ch", "/m/d/c/ch"),
-            (prefix("/http/"), "/http/", "/"),
-            (prefix("/http"), "/http", "/"),
-            (prefix("/http"), "/http/m", "/m"),
-            (prefix("/"), "/m", "/m"),
-            (PathMatch::Exact("/a".into()), "/a", "/a"),
-        ] {
-            assert_eq!(
-                route("r", &[], path).upstream_path(request),
-                upstream,
-                "{request}"
-            );
+        if self.strip_prefix {
+            self.path.stripped(path)
+        } else {
+            path
         }
     }
 }
