@@ -9,6 +9,7 @@ mod bindings;
 mod callout;
 mod check;
 mod claims;
+mod conditions;
 mod destinations;
 mod document;
 mod health;

@@ -1,28 +1,18 @@
 //! `[routes.X]`: which requests a route is for, what it demands of them and where they go.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::bindings::{Bindings, Use};
 use super::check::{MINUTE, REQUIREMENTS, patterns};
+use super::conditions::{Places, conditions, path};
 use super::destinations::destination;
 use super::document::Section;
-use super::value::{Raw, boolean, duration, list, one_of, size, text};
+use super::value::{boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
-use crate::route::{Destination, PathMatch, Protocol, Redirect, Requirement, Route, normalise};
+use crate::route::{Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route};
 use crate::upstream;
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
-
-/// How a route's `path` is compared.
-#[derive(Debug, Clone, Copy)]
-enum MatchKind {
-    Prefix,
-    Exact,
-}
-
-const MATCH_KINDS: &[(&str, MatchKind)] =
-    &[("prefix", MatchKind::Prefix), ("exact", MatchKind::Exact)];
 
 /// All of them, in the order that everything else refers to, and those of listeners that redirect.
 pub(super) fn routes(
@@ -33,18 +23,16 @@ pub(super) fn routes(
 ) -> Vec<Arc<Route>> {
     let all = root.section("routes");
     let mut routes: Vec<Arc<Route>> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut places = Places::default();
     for (name, section) in all.named_sections() {
         let Some(mut route) = route(&section, name, routes.len(), upstreams, bindings) else {
             section.finish();
             continue;
         };
         settle_listeners(&section, &mut route, listeners);
-        if !seen.insert(place(&route)) {
-            section.problem(
-                "path",
-                "another route has the same path, hosts and listeners",
-            );
+        if !places.take(&route) {
+            let message = "another route has the same path, hosts, listeners and conditions";
+            section.problem("path", message);
         }
         section.finish();
         routes.push(Arc::new(route));
@@ -55,7 +43,7 @@ pub(super) fn routes(
             continue;
         };
         let route = of_listener(routes.len(), &listener.name, redirect.clone());
-        if !seen.insert(place(&route)) {
+        if !places.take(&route) {
             let message = "leaves nothing to a route for everything on this listener";
             let key = format!("{}.redirect", listener.name);
             root.section("listeners").problem(&key, message);
@@ -63,15 +51,6 @@ pub(super) fn routes(
         routes.push(Arc::new(route));
     }
     routes
-}
-
-/// What no two routes may have in common.
-fn place(route: &Route) -> (String, String, Vec<String>) {
-    (
-        format!("{:?}", route.path),
-        format!("{:?}", route.hosts),
-        route.listeners.clone(),
-    )
 }
 
 /// A listener that redirects serves those routes alone that name it, or what is meant for TLS would
@@ -106,6 +85,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         listeners: vec![listener.to_owned()],
         hosts: vec![],
         path: PathMatch::Prefix("/".to_owned()),
+        conditions: Conditions::default(),
         protocol: Protocol::Http,
         strip_prefix: false,
         requirement: Requirement::None,
@@ -127,8 +107,7 @@ fn route(
     upstreams: &[Arc<upstream::Settings>],
     bindings: &Bindings,
 ) -> Option<Route> {
-    let kind = section.read("match", MatchKind::Prefix, one_of(MATCH_KINDS));
-    let path = section.read_required("path", route_path);
+    let path = path(section);
     let destination = destination(section, upstreams);
     let protocol = section.read("protocol", Protocol::Http, one_of(PROTOCOLS));
     let used = match protocol {
@@ -145,10 +124,8 @@ fn route(
         name,
         listeners: section.read("listeners", vec![], list),
         hosts: patterns(section, "hosts"),
-        path: match (kind, path.clone().unwrap_or_default()) {
-            (MatchKind::Prefix, path) => PathMatch::Prefix(path),
-            (MatchKind::Exact, path) => PathMatch::Exact(path),
-        },
+        path: path.clone().unwrap_or(PathMatch::Exact(String::new())),
+        conditions: conditions(section),
         protocol,
         strip_prefix: section.read("strip_prefix", false, boolean),
         requirement: section.read("credential", usual, one_of(REQUIREMENTS)),
@@ -167,6 +144,13 @@ fn route(
 
 /// The rules between the keys of one route.
 fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
+    if route.strip_prefix && !matches!(route.path, PathMatch::Prefix(_)) {
+        section.problem("strip_prefix", "must be false where `path` is no prefix");
+    }
+    if route.protocol == Protocol::Mqtt && !route.conditions.methods.is_empty() {
+        let message = "must be empty where protocol = \"mqtt\", which WebSockets alone open";
+        section.problem("methods", message);
+    }
     if route.protocol == Protocol::Mqtt && route.requirement == Requirement::None {
         section.problem(
             "credential",
@@ -193,15 +177,5 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.binding != 0 && matches!(route.requirement, Requirement::User | Requirement::None) {
         let message = "binds clients, of whom the route's credential asks for none";
         section.problem("binding", message);
-    }
-}
-
-/// Requests are compared after normalisation, so another form would never match.
-fn route_path(raw: Raw) -> Result<String, String> {
-    let path = text(raw)?;
-    match normalise(&path) {
-        Ok(normal) if normal == path => Ok(path),
-        Ok(normal) => Err(format!("must be in its normal form, \"{normal}\"")),
-        Err(error) => Err(format!("\"{path}\": {error}")),
     }
 }

@@ -27,7 +27,7 @@ use super::tunnel::Tunnel;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
-use crate::route::{self, Requirement, Route, Target, normalise};
+use crate::route::{self, Requirement, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
@@ -113,7 +113,7 @@ async fn decide(
     let path = normalise(uri.path()).map_err(TargetError::from)?;
     exchange.targets(&host, &path);
     check_policy(session, &host)?;
-    let route = find_route(session, &host, &path)?;
+    let route = find_route(session, &head, &host, &path)?;
     exchange.routed(&route);
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
@@ -263,12 +263,25 @@ fn check_policy(session: &Session, host: &Host) -> Result<(), Failure> {
     }
 }
 
-fn find_route(session: &Session, host: &Host, path: &str) -> Result<Arc<Route>, Failure> {
-    let routes = &session.edge.rules.routes;
-    routes
-        .find(host.name(), path)
-        .cloned()
-        .ok_or(Failure::NoRoute)
+fn find_route(
+    session: &Session,
+    head: &Parts,
+    host: &Host,
+    path: &str,
+) -> Result<Arc<Route>, Failure> {
+    let method = match head.method {
+        // RFC 8441 §5: an extended CONNECT stands for the GET of HTTP/1.1.
+        Method::CONNECT => &Method::GET,
+        _ => &head.method,
+    };
+    let sought = Sought {
+        host: host.name(),
+        path,
+        method,
+        headers: &head.headers,
+    };
+    let found = session.edge.rules.routes.find(&sought);
+    found.cloned().map_err(Failure::from)
 }
 
 /// Everything the client presents, and the query string without it. A route that demands nothing

@@ -8,16 +8,17 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::head_scan::Offence;
-use super::headers::X_REQUEST_ID;
+use super::headers::{X_REQUEST_ID, ascii};
 use super::target::TargetError;
 use crate::access::Refusal;
 use crate::callout::Objection;
+use crate::route::NotFound;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::OpeningError;
@@ -41,6 +42,11 @@ pub(super) enum Failure {
     Misdirected,
     #[error("no route")]
     NoRoute,
+    #[error("no route for this method")]
+    NotAllowed {
+        /// Those that there are routes for.
+        allow: HeaderValue,
+    },
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("the body is longer than the route allows")]
@@ -76,7 +82,7 @@ impl Failure {
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "request_header_fields_too_large",
             ),
-            Self::Method => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Method | Self::NotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected_request"),
             Self::NoRoute => (S::NOT_FOUND, "not_found"),
             Self::Refused(refusal) => return refused(refusal),
@@ -101,7 +107,7 @@ impl Failure {
             Self::Target(_) => "bad_target",
             Self::UriTooLong => "uri_too_long",
             Self::TooManyFields => "too_many_fields",
-            Self::Method => "method",
+            Self::Method | Self::NotAllowed { .. } => "method",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
             Self::Refused(refusal) => refusal.code(),
@@ -142,11 +148,19 @@ impl Failure {
             | Self::TooManyFields
             | Self::Misdirected
             | Self::NoRoute
+            | Self::NotAllowed { .. }
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)
             | Self::BadUpgrade => false,
         }
+    }
+
+    fn allowed(&self) -> HeaderValue {
+        if let Self::NotAllowed { allow } = self {
+            return allow.clone();
+        }
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     }
 
     /// The answer, with the fields that its status calls for.
@@ -175,10 +189,7 @@ impl Failure {
         match status {
             // RFC 9110 §15.5.6, §15.5.22.
             StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(
-                    ALLOW,
-                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                );
+                headers.insert(ALLOW, self.allowed());
             }
             StatusCode::UPGRADE_REQUIRED => {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -196,6 +207,19 @@ impl Failure {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+impl From<NotFound> for Failure {
+    fn from(not_found: NotFound) -> Self {
+        match not_found {
+            NotFound::Nothing => Self::NoRoute,
+            NotFound::Method(methods) => {
+                let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+                let allow = ascii(&methods.join(", "));
+                Self::NotAllowed { allow }
+            }
+        }
     }
 }
 

@@ -1,23 +1,27 @@
 //! Where a request goes, and what it takes to get there.
 //!
-//! The most specific route wins: an exact host before a wildcard before any host, then an exact
-//! path before a prefix, then the longer prefix. Paths are compared after [`normalise`], and the
-//! upstream gets that same form.
+//! The most specific route wins: an exact host before a wildcard before any host; then the path that
+//! says more, segment by segment from the left; then the most conditions. Paths are compared after
+//! [`normalise`], and the upstream gets that same form.
 
 mod claims;
+mod condition;
 mod destination;
 mod path;
 mod path_match;
+mod pattern;
 mod table;
 mod template;
 
 use std::time::Duration;
 
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
+pub use condition::{Conditions, HeaderCondition};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use path::{PathError, normalise};
 pub use path_match::PathMatch;
-pub use table::RouteTable;
+pub use pattern::{Pattern, PatternError};
+pub use table::{NotFound, RouteTable, Sought};
 pub use template::{Target, TemplateError};
 
 use crate::host::HostPattern;
@@ -82,6 +86,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// The paths that it is for.
     pub path: PathMatch,
+    /// What else it asks of requests.
+    pub conditions: Conditions,
     /// What its upstream speaks.
     pub protocol: Protocol,
     /// Whether the upstream sees the path without the prefix.

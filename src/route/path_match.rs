@@ -1,5 +1,7 @@
 //! The paths that a route is for, and which of two routes is the more specific about them.
 
+use super::pattern::{Pattern, Segment};
+
 /// The paths that a route is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
@@ -8,6 +10,23 @@ pub enum PathMatch {
     /// This path and everything below it. A prefix that ends in `/` does not match itself
     /// without the slash; one that does not end in `/` ends where a segment ends.
     Prefix(String),
+    /// The paths of this form.
+    Pattern(Pattern),
+}
+
+/// How specific a path is about one segment of those it matches; greater goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extent {
+    /// Whether there is one or not.
+    Open,
+    /// Whatever comes behind this slash.
+    Below,
+    /// Any one segment.
+    Variable,
+    /// This segment.
+    Text,
+    /// There is none.
+    End,
 }
 
 impl PathMatch {
@@ -17,14 +36,50 @@ impl PathMatch {
             Self::Prefix(prefix) => path.strip_prefix(prefix.as_str()).is_some_and(|rest| {
                 rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
             }),
+            Self::Pattern(pattern) => pattern.matches(path),
         }
     }
 
-    /// How specific it is; greater is tried first.
-    pub(super) fn rank(&self) -> (bool, usize) {
+    /// How specific it is, segment by segment; greater is tried first. Of two that match the same
+    /// path and are equal here, both are of the same [`Self::shape`].
+    pub(super) fn rank(&self) -> Vec<Extent> {
+        let texts = |path: &str| vec![Extent::Text; path.matches('/').count()];
+        let (mut rank, last) = match self {
+            Self::Exact(path) => (texts(path), Extent::End),
+            Self::Prefix(path) => match path.strip_suffix('/') {
+                Some(path) => (texts(path), Extent::Below),
+                None => (texts(path), Extent::Open),
+            },
+            Self::Pattern(pattern) => {
+                let segments = pattern.segments().iter().map(|segment| match segment {
+                    Segment::Text(_) => Extent::Text,
+                    Segment::Variable(_) => Extent::Variable,
+                });
+                let is_open = pattern.is_open();
+                let last = if is_open { Extent::Below } else { Extent::End };
+                (segments.collect(), last)
+            }
+        };
+        rank.push(last);
+        rank
+    }
+
+    /// The same for all that match the same paths, whatever their variables are called.
+    #[must_use]
+    pub fn shape(&self) -> String {
         match self {
-            Self::Exact(path) => (true, path.len()),
-            Self::Prefix(path) => (false, path.len()),
+            Self::Exact(path) => path.clone(),
+            Self::Prefix(path) if path.ends_with('/') => format!("{path}{{...}}"),
+            Self::Prefix(path) => format!("{path}{{/...}}"),
+            Self::Pattern(pattern) => {
+                let segments = pattern.segments().iter().map(|segment| match segment {
+                    Segment::Text(text) => text,
+                    Segment::Variable(_) => "{}",
+                });
+                let rest = pattern.is_open().then_some("{...}");
+                let all: Vec<&str> = segments.chain(rest).collect();
+                format!("/{}", all.join("/"))
+            }
         }
     }
 
@@ -38,7 +93,7 @@ impl PathMatch {
                     .filter(|rest| !rest.is_empty())
                     .unwrap_or("/")
             }
-            Self::Exact(_) => path,
+            Self::Exact(_) | Self::Pattern(_) => path,
         }
     }
 }
@@ -62,6 +117,43 @@ mod tests {
             (PathMatch::Exact("/a".into()), "/a", "/a"),
         ] {
             assert_eq!(path.stripped(request), upstream, "{request}");
+        }
+    }
+
+    fn pattern(path: &str) -> PathMatch {
+        PathMatch::Pattern(Pattern::parse(path).unwrap())
+    }
+
+    #[test]
+    fn the_more_specific_of_two_paths_says_more_from_the_left() {
+        for (path, more, less) in [
+            ("/a/b", PathMatch::Exact("/a/b".into()), pattern("/a/{x}")),
+            ("/a/b", PathMatch::Exact("/a/b".into()), prefix("/a/b")),
+            ("/a/", PathMatch::Exact("/a/".into()), prefix("/a/")),
+            ("/a/b", pattern("/a/{x}"), pattern("/{x}/b")),
+            ("/a/b", pattern("/a/{x}"), pattern("/{x}/{y}")),
+            ("/a/b", pattern("/a/{x}"), prefix("/a/")),
+            ("/a/b", pattern("/a/{x}"), prefix("/a")),
+            ("/a/b", prefix("/a/"), pattern("/{x}/b")),
+            ("/a/b", prefix("/a/"), prefix("/a")),
+            ("/a/b", prefix("/a/b"), pattern("/a/{x}")),
+            ("/a/b/c", prefix("/a/b"), pattern("/a/{x...}")),
+            ("/a/b/c", pattern("/a/{x}/{y...}"), prefix("/a/")),
+            ("/a/b/c", prefix("/a/"), pattern("/{x...}")),
+        ] {
+            assert!(
+                more.matches(path) && less.matches(path),
+                "{more:?} {less:?}"
+            );
+            assert!(more.rank() > less.rank(), "{more:?} {less:?}");
+            assert_ne!(more.shape(), less.shape());
+        }
+        for (one, same) in [
+            (pattern("/a/{x}"), pattern("/a/{y}")),
+            (pattern("/a/{x...}"), prefix("/a/")),
+            (pattern("/a/b"), PathMatch::Exact("/a/b".into())),
+        ] {
+            assert_eq!((one.rank(), one.shape()), (same.rank(), same.shape()));
         }
     }
 }

@@ -1,11 +1,37 @@
-//! Which of a listener's routes a request takes.
+//! Which of a listener's routes a request takes: of those whose host, path and conditions it meets,
+//! the one that is the most specific about the host, then the path, then has the most conditions.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
+
+use hyper::{HeaderMap, Method};
 
 use super::Route;
 use crate::host::HostPattern;
 
-/// The routes of one listener, most specific path first.
+/// What a route is sought for.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// The host, without its port.
+    pub host: &'a str,
+    /// The path, normalised.
+    pub path: &'a str,
+    /// The method.
+    pub method: &'a Method,
+    /// The fields, as they came.
+    pub headers: &'a HeaderMap,
+}
+
+/// Why there is no route for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotFound {
+    /// None is for its host, path and fields.
+    Nothing,
+    /// Only for requests with one of these methods.
+    Method(Vec<Method>),
+}
+
+/// The routes of one listener: most specific path first, and of the same path, most conditions.
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
@@ -27,21 +53,24 @@ impl RouteTable {
             route.listeners.is_empty() || route.listeners.iter().any(|name| name == listener)
         };
         let mut routes: Vec<_> = all.iter().filter(serves).cloned().collect();
-        routes.sort_by_key(|route| std::cmp::Reverse(route.path.rank()));
+        let rank = |route: &Arc<Route>| (route.path.rank(), route.conditions.count());
+        routes.sort_by_cached_key(|route| Reverse(rank(route)));
         Self { routes }
     }
 
-    /// The route for a request to `path`, normalised, on `host`, without its port.
-    #[must_use]
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+    /// The route for a request. Nothing is allocated unless there is none.
+    ///
+    /// # Errors
+    /// [`NotFound`] if there is none.
+    pub fn find(&self, sought: &Sought<'_>) -> Result<&Arc<Route>, NotFound> {
         let mut best: Option<(HostRank, &Arc<Route>)> = None;
         for route in &self.routes {
-            let Some(rank) = host_rank(&route.hosts, host) else {
+            let Some(rank) = host_rank(&route.hosts, sought.host) else {
                 continue;
             };
             // Later routes are less specific about the path: they need a better host to win.
             let better = best.is_none_or(|(known, _)| rank > known);
-            if better && route.path.matches(path) {
+            if better && is_for(route, sought) && route.conditions.allow(sought.method) {
                 best = Some((rank, route));
             }
             if matches!(best, Some((HostRank::Exact, _))) {
@@ -49,7 +78,33 @@ impl RouteTable {
             }
         }
         best.map(|(_, route)| route)
+            .ok_or_else(|| self.why_not(sought))
     }
+
+    /// RFC 9110 §15.5.6: the methods, if the request lacks nothing else.
+    fn why_not(&self, sought: &Sought<'_>) -> NotFound {
+        let mut methods: Vec<Method> = Vec::new();
+        let others = self
+            .routes
+            .iter()
+            .filter(|route| host_rank(&route.hosts, sought.host).is_some())
+            .filter(|route| is_for(route, sought));
+        for method in others.flat_map(|route| &route.conditions.methods) {
+            if !methods.contains(method) {
+                methods.push(method.clone());
+            }
+        }
+        if methods.is_empty() {
+            NotFound::Nothing
+        } else {
+            NotFound::Method(methods)
+        }
+    }
+}
+
+/// Whether `route` is for the request, but for the host and the method.
+fn is_for(route: &Route, sought: &Sought<'_>) -> bool {
+    route.path.matches(sought.path) && route.conditions.hold_for(sought.headers)
 }
 
 fn host_rank(patterns: &[HostPattern], host: &str) -> Option<HostRank> {
@@ -72,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::route::{Destination, PathMatch, Protocol, Requirement};
+    use crate::route::{Conditions, Destination, PathMatch, Protocol, Requirement};
 
     fn route(name: &str, hosts: &[&str], path: PathMatch) -> Arc<Route> {
         Arc::new(Route {
@@ -81,6 +136,7 @@ mod tests {
             listeners: vec![],
             hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
             path,
+            conditions: Conditions::default(),
             protocol: Protocol::Http,
             strip_prefix: true,
             requirement: Requirement::Client,
@@ -100,7 +156,14 @@ mod tests {
     }
 
     fn found<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|route| route.name.as_str())
+        let headers = HeaderMap::new();
+        let sought = Sought {
+            host,
+            path,
+            method: &Method::GET,
+            headers: &headers,
+        };
+        table.find(&sought).ok().map(|route| route.name.as_str())
     }
 
     #[test]

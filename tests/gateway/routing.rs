@@ -1,5 +1,6 @@
 //! Which route a request meets, and what the gateway answers itself.
 
+mod conditions;
 mod own_answers;
 
 use std::net::SocketAddr;
