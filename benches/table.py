@@ -34,12 +34,23 @@ COSTS = [
     ("64 KiB request bodies, per MiB", "up", MIB),
     ("HTTP/1.1 request at the common rate", "fixed", CPU),
 ]
+TOKENS = [
+    ("token not looked at", "token_off", CPU),
+    ("token known already", "token_hit", CPU),
+    ("token verified, HS512", "token_hs512", CPU),
+    ("token verified, EdDSA", "token_eddsa", CPU),
+    ("token verified, ES256", "token_es256", CPU),
+    ("token verified, RS256", "token_rs256", CPU),
+    ("one of a million tokens, HS512", "token_many", CPU),
+]
 SIZES = [
     ("1,000 idle HTTP/1.1 connections (one request each)", "idle_http1", MEMORY),
     ("1,000 idle WebSockets (one echo each)", "idle_ws", MEMORY),
     ("1,000 idle MQTT connections", "idle_mqtt", MEMORY),
     ("at start", "idle_http1", "rss_before_kib"),
     ("after all load", "fixed", "rss_kib"),
+    ("before a million tokens", "token_many", "rss_before_kib"),
+    ("after a million tokens", "token_many", "rss_kib"),
 ]
 LATENCIES = [
     ("half rate: requests/s", "half", "rate"),
@@ -51,7 +62,7 @@ LATENCIES = [
     ("common rate: p50", "fixed", "p50_us"),
     ("common rate: p99", "fixed", "p99_us"),
 ]
-LOADED = [row[1] for row in COSTS[:-1]]
+LOADED = [row[1] for row in COSTS[:-1] + TOKENS]
 RATES = [
     (f"{cell}: {name}", cell, key)
     for cell in LOADED
@@ -124,8 +135,9 @@ print(f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_mib']:,} 
 print(f"- {'; '.join(dict.fromkeys(record['versions'].values()))}")
 if record["binary_bytes"]:
     print(f"- portcullis is a binary of {record['binary_bytes'] / 2**20:.1f} MiB")
-table(f"Ratio to {base}, of medians: above 1.00, {base} needs less; ? where the ranges overlap, so undecided", COSTS + SIZES[:-1], ratio)
-table("Gateway's CPU, µs per operation: median (smallest–largest)", COSTS)
+table(f"Ratio to {base}, of medians: above 1.00, {base} needs less; ? where the ranges overlap, so undecided", COSTS + SIZES[:4], ratio)
+table("The same for HTTP/1.1 requests with a bearer token", TOKENS, ratio)
+table("Gateway's CPU, µs per operation: median (smallest–largest)", COSTS + TOKENS)
 table("Gateway's memory, KiB, fresh process", SIZES)
 table("Latency, µs, open loop, from the intended time of sending", LATENCIES)
 table("Rates, and what limited them: the gateway only where its CPU is near 100 %", RATES)
