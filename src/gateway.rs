@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{ListenerSettings, Settings};
 use crate::fetch::FetcherError;
 use crate::http::Rules;
+use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
@@ -104,6 +105,7 @@ struct Shared {
     access_log: Option<Arc<AccessLog>>,
     lifecycle: Arc<Lifecycle>,
     permits: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     connection_ids: AtomicU64,
     tasks: TaskTracker,
     /// `live` has been replaced.
@@ -161,6 +163,7 @@ impl Gateway {
                 .then(|| Arc::new(AccessLog::to_stdout(metrics.access_log_dropped.clone()))),
             lifecycle: Arc::default(),
             permits: Arc::new(Semaphore::new(settings.max_connections)),
+            crowd: Arc::default(),
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
             replaced: Notify::new(),

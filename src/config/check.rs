@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bindings::{Bindings, Use};
+use super::bounds::bounds;
 use super::callout::callout;
 use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
@@ -20,7 +21,6 @@ use ipnet::IpNet;
 
 use crate::access::Mode;
 use crate::host::HostPattern;
-use crate::http::Limits;
 use crate::listener::proxied::Proxies;
 use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
@@ -28,7 +28,7 @@ use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
 use crate::{token, upstream};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// The name of the policy that `[tls]` itself describes.
@@ -105,7 +105,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let drain_timeout = root.read("drain_timeout", 30 * SECOND, duration);
     let admin = admin(root.section("admin"));
     let log = log(root.section("log"));
-    let (limits, max_connections, handshake_timeout) = bounds(root);
+    let bounds = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
@@ -127,9 +127,10 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         drain_timeout,
         admin,
         log,
-        limits,
-        max_connections,
-        handshake_timeout,
+        limits: bounds.requests,
+        max_connections: bounds.max_connections,
+        crowd: bounds.crowd,
+        handshake_timeout: bounds.handshake_timeout,
         mqtt,
         tokens,
         token_places,
@@ -160,37 +161,6 @@ fn log(section: Section<'_, '_>) -> LogSettings {
     };
     section.finish();
     settings
-}
-
-fn bounds(root: &Section<'_, '_>) -> (Limits, usize, Duration) {
-    let limits = root.section("limits");
-    let timeouts = root.section("timeouts");
-    let max_connections = limits.read("connections", 10_000, count(1..=10_000_000));
-    let handshake_timeout = timeouts.read("handshake", 10 * SECOND, duration);
-    let bytes = |name, default: u64, most: u64| {
-        let amount = limits.read(name, default, |raw| {
-            size(raw).and_then(|n| {
-                if n <= most {
-                    Ok(n)
-                } else {
-                    Err(format!("must not exceed {most}B"))
-                }
-            })
-        });
-        usize::try_from(amount).unwrap_or(usize::MAX)
-    };
-    let settings = Limits {
-        header_bytes: bytes("header_bytes", 32 << 10, 1 << 20),
-        header_count: limits.read("header_count", 100, count(1..=1000)),
-        uri_bytes: bytes("uri_bytes", 8 << 10, 60 << 10),
-        streams: u32::try_from(limits.read("streams", 128, count(1..=10_000))).unwrap_or(u32::MAX),
-        header_timeout: timeouts.read("header", 10 * SECOND, duration),
-        idle_timeout: timeouts.read("idle", 3 * MINUTE, duration),
-        stall_timeout: timeouts.read("stall", MINUTE, duration),
-    };
-    limits.finish();
-    timeouts.finish();
-    (settings, max_connections, handshake_timeout)
 }
 
 /// What `[tls]` says: its own policy first, then those by name.

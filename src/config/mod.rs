@@ -6,6 +6,7 @@
 
 mod balancing;
 mod bindings;
+mod bounds;
 mod callout;
 mod check;
 mod claims;
@@ -27,6 +28,7 @@ pub use document::{Environment, Problem};
 
 use crate::access::{Binding, Mode};
 use crate::http::{Limits, TokenPlaces};
+use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
 use crate::route::{Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most connections of one address, and handshakes.
+    pub crowd: CrowdLimits,
     /// How long a handshake may take.
     pub handshake_timeout: std::time::Duration,
     /// How MQTT's CONNECT is treated.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, LiveListener, Shared};
@@ -13,10 +12,11 @@ use crate::access::{Connection, ConnectionId, Handshake};
 use crate::config::{ListenerSettings, Service};
 use crate::credential::Presented;
 use crate::http::{self, Edge, Protocol, Rules};
+use crate::listener::crowd::{Crowd, CrowdLimits, Presence, turn_away};
 use crate::listener::proxied::{self, Ends, HeaderError, Proxies};
-use crate::listener::{self, Arrival, Remote};
+use crate::listener::{self, Arrival, Permit, Remote};
 use crate::mqtt;
-use crate::telemetry::HandshakeResult;
+use crate::telemetry::{HandshakeResult, Shed};
 use crate::tls::{Accepted, HandshakeError, Resumed};
 use crate::upstream::Upstream;
 
@@ -43,6 +43,7 @@ struct Desk {
     proxies: Proxies,
     /// How long a peer may take to say whom it connects for.
     header_timeout: Duration,
+    crowd: CrowdLimits,
 }
 
 impl Desk {
@@ -53,6 +54,15 @@ impl Desk {
         } else {
             Ok(ends)
         }
+    }
+
+    /// Counts a connection with these ends, as it has come and as it is from, among those of its
+    /// client's address. A proxy that connects for its own sake is no client.
+    fn join(&self, crowd: &Arc<Crowd>, come: Ends, from: Ends) -> Result<Option<Presence>, Shed> {
+        if come == from && self.proxies.contain(come.remote.ip()) {
+            return Ok(None);
+        }
+        crowd.join(from.remote.ip(), self.crowd.per_address)
     }
 }
 
@@ -101,16 +111,24 @@ impl Worker {
         let Arrival {
             mut stream,
             remote,
-            permit,
+            mut permit,
         } = arrival;
         // Fails only if the client is gone.
         let Ok(local) = stream.local_addr() else {
             return;
         };
-        let Ends { remote, local } = match desk.ends(&mut stream, Ends { remote, local }).await {
+        let come = Ends { remote, local };
+        let from = match desk.ends(&mut stream, come).await {
             Ok(ends) => ends,
             Err(error) => return report_header(listener, remote, &error),
         };
+        let Ends { remote, local } = from;
+        let crowd = &self.shared.crowd;
+        match desk.join(crowd, come, from) {
+            Ok(presence) => permit.is_from(presence),
+            Err(reason) => return shed(listener, stream, remote, reason).await,
+        }
+        let most_handshakes = desk.crowd.handshakes;
         let id = ConnectionId::next(&self.shared.connection_ids);
         let speaker = |handshake, peer| {
             let connection = Connection::new(id, remote, local, handshake, peer);
@@ -127,10 +145,15 @@ impl Worker {
             self.shared.tasks.spawn(speaking);
             return;
         };
+        let handshaking = match crowd.begin_handshake(most_handshakes) {
+            Ok(handshaking) => handshaking,
+            Err(reason) => return shed(listener, stream, remote, reason).await,
+        };
         let accepted = match terminator.accept(stream).await {
             Ok(accepted) => accepted,
             Err(error) => return report_handshake(listener, remote, &error),
         };
+        drop(handshaking);
         listener.metrics.handshake(match accepted.kind {
             Resumed::No => HandshakeResult::Full,
             Resumed::Yes => HandshakeResult::Resumed,
@@ -210,6 +233,7 @@ impl Worker {
             service: new.service,
             proxies: new.proxies.clone(),
             header_timeout: settings.handshake_timeout,
+            crowd: settings.crowd,
         };
         live.rules
             .iter()
@@ -242,7 +266,7 @@ impl Worker {
 struct Speaker {
     connection: Connection,
     desk: Desk,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     lifecycle: Remote,
     counted: Counted,
 }
@@ -291,6 +315,16 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.metrics.active.dec();
+    }
+}
+
+/// Turns a connection away before anything is spent on it. TLS and MQTT have no word for that before
+/// the client's first one, so it is closed.
+async fn shed(listener: &LiveListener, stream: TcpStream, remote: SocketAddr, reason: Shed) {
+    listener.metrics.shed(reason);
+    tracing::debug!(%remote, listener = listener.settings.name, ?reason, "turned away");
+    if listener.terminator.is_none() && listener.settings.service == Service::Http {
+        turn_away(stream).await;
     }
 }
 

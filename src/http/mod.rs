@@ -27,7 +27,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
@@ -39,7 +38,7 @@ pub use head_scan::HeadScan;
 
 use crate::access::{Connection, Gate};
 use crate::clock::Clock;
-use crate::listener::{Announcement, Remote};
+use crate::listener::{Announcement, Permit, Remote};
 use crate::mqtt;
 use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
@@ -131,7 +130,7 @@ pub(crate) struct Session {
     pub(crate) edge: Arc<Edge>,
     pub(crate) connection: Connection,
     /// Counts the connection for as long as anything of it lives.
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
     pub(crate) lifecycle: Remote,
     protocol: Protocol,
     fields: ConnectionFields,
@@ -169,7 +168,7 @@ pub async fn serve<IO>(
     protocol: Protocol,
     edge: Arc<Edge>,
     connection: Connection,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     lifecycle: Remote,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,

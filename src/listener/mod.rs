@@ -3,8 +3,10 @@
 //! What is over the limit waits in the kernel's queue and costs nothing, but for one socket of each
 //! loop: that one is accepted and waits for its permit. A permit taken before `accept` would stay
 //! with a loop to which nobody connects, while another loop's clients wait for it. Whom a connection
-//! is from, if another stands in front, [`proxied`] reads; what happens on it is not known here.
+//! is from, if another stands in front, [`proxied`] reads; how many there may be of one address
+//! [`crowd`] knows; what happens on it is not known here.
 
+pub mod crowd;
 mod lifecycle;
 pub mod proxied;
 
@@ -18,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crowd::Presence;
 pub use lifecycle::{Announcement, Lifecycle, Remote};
 
 /// How many connections the kernel keeps ready to be accepted.
@@ -35,7 +38,21 @@ pub struct Arrival {
     /// The peer's address.
     pub remote: SocketAddr,
     /// Keep it as long as the connection lives.
-    pub permit: OwnedSemaphorePermit,
+    pub permit: Permit,
+}
+
+/// What counts a connection among all, and among those of its address.
+#[derive(Debug)]
+pub struct Permit {
+    _place: OwnedSemaphorePermit,
+    presence: Option<Presence>,
+}
+
+impl Permit {
+    /// Counts the connection among those of its address as well.
+    pub fn is_from(&mut self, presence: Option<Presence>) {
+        self.presence = presence;
+    }
 }
 
 /// Makes sure that nobody else listens on `address`. Sockets that share an address do not refuse
@@ -102,14 +119,17 @@ pub async fn accept_loop(
 async fn arrive(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Arrival> {
     let (stream, remote) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    let permit = Arc::clone(permits)
+    let place = Arc::clone(permits)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
     Ok(Arrival {
         stream,
         remote,
-        permit,
+        permit: Permit {
+            _place: place,
+            presence: None,
+        },
     })
 }
 

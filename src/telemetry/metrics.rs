@@ -19,6 +19,7 @@ pub struct Metrics {
     registry: Registry,
     accepted: Family<ListenerLabel, Counter>,
     active: Family<ListenerLabel, Gauge>,
+    shed: Family<ShedLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
@@ -64,6 +65,21 @@ pub enum HandshakeResult {
     Timeout,
     /// Anything else: no common version, a broken connection, noise.
     Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    listener: String,
+    reason: &'static str,
+}
+
+/// Why a connection was turned away before anything was read of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// Its address has as many as one may have.
+    Address,
+    /// As many handshakes are under way as may be.
+    Handshakes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,12 +143,18 @@ pub struct ListenerMetrics {
     /// Connections open now.
     pub active: Gauge,
     handshakes: [Counter; 5],
+    shed: [Counter; 2],
 }
 
 impl ListenerMetrics {
     /// Counts a handshake that ended so.
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes[result as usize].inc();
+    }
+
+    /// Counts a connection that was turned away.
+    pub fn shed(&self, reason: Shed) {
+        self.shed[reason as usize].inc();
     }
 }
 
@@ -196,6 +218,7 @@ impl Default for Metrics {
             registry: Registry::with_prefix("portcullis"),
             accepted: Family::default(),
             active: Family::default(),
+            shed: Family::default(),
             handshakes: Family::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
@@ -230,6 +253,11 @@ impl Metrics {
             "connections_active",
             "Connections open now",
             self.active.clone(),
+        );
+        r.register(
+            "connections_shed",
+            "Connections turned away because there are too many, by reason",
+            self.shed.clone(),
         );
         r.register(
             "tls_handshakes",
@@ -330,6 +358,14 @@ impl Metrics {
                     result,
                 };
                 self.handshakes.get_or_create_owned(&labels)
+            }),
+            // In the order of `Shed`.
+            shed: ["address", "handshakes"].map(|reason| {
+                let labels = ShedLabels {
+                    listener: listener.to_owned(),
+                    reason,
+                };
+                self.shed.get_or_create_owned(&labels)
             }),
         }
     }

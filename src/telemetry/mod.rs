@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access_log::{AccessLog, AccessRecord};
 pub use metrics::{
-    HandshakeResult, ListenerMetrics, Metrics, RequestMetrics, ServerMetrics, TokenMetrics,
+    HandshakeResult, ListenerMetrics, Metrics, RequestMetrics, ServerMetrics, Shed, TokenMetrics,
 };
 
 /// How much the operational log says.

@@ -8,6 +8,7 @@ mod callouts;
 mod certificates;
 mod connect;
 mod credentials;
+mod crowd;
 mod deadlines;
 mod extended_connect;
 mod forwarding;

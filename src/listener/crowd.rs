@@ -1,0 +1,202 @@
+//! Who is here already: connections by their client's address, and handshakes under way. All workers
+//! count together, when a connection begins and when it ends, and never for a request.
+//!
+//! What is over a limit is turned away before anything is spent on it; those who are here stay.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::telemetry::Shed;
+
+/// How many there may be; `None` for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CrowdLimits {
+    /// Connections at once from one address.
+    pub per_address: Option<usize>,
+    /// TLS handshakes under way at once.
+    pub handshakes: Option<usize>,
+}
+
+/// Those who are here.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    /// Each address is in the one that its hash says, so that workers seldom wait for each other.
+    shards: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    hasher: RandomState,
+    handshakes: AtomicUsize,
+}
+
+const SHARDS: usize = 32;
+
+/// A connection that is counted among those of its address, until it is dropped.
+#[derive(Debug)]
+pub struct Presence {
+    crowd: Arc<Crowd>,
+    address: IpAddr,
+}
+
+/// A handshake that is under way, until it is dropped.
+#[derive(Debug)]
+pub struct Handshaking(Arc<Crowd>);
+
+impl Crowd {
+    /// Counts one more connection from `address`, unless there are `most` already. Nothing is
+    /// counted without a limit.
+    ///
+    /// # Errors
+    /// [`Shed::Address`].
+    pub fn join(
+        self: &Arc<Self>,
+        address: IpAddr,
+        most: Option<usize>,
+    ) -> Result<Option<Presence>, Shed> {
+        let Some(most) = most else {
+            return Ok(None);
+        };
+        let address = household(address);
+        let mut shard = self.shard(address);
+        let count = shard.entry(address).or_default();
+        if *count >= most {
+            return Err(Shed::Address);
+        }
+        *count += 1;
+        let crowd = Arc::clone(self);
+        Ok(Some(Presence { crowd, address }))
+    }
+
+    /// Counts one more handshake, unless `most` are under way.
+    ///
+    /// # Errors
+    /// [`Shed::Handshakes`].
+    pub fn begin_handshake(
+        self: &Arc<Self>,
+        most: Option<usize>,
+    ) -> Result<Option<Handshaking>, Shed> {
+        let Some(most) = most else {
+            return Ok(None);
+        };
+        let before = self.handshakes.fetch_add(1, Ordering::Relaxed);
+        // Counted in any case, so that its end can be.
+        let handshaking = Handshaking(Arc::clone(self));
+        if before < most {
+            Ok(Some(handshaking))
+        } else {
+            Err(Shed::Handshakes)
+        }
+    }
+
+    fn shard(&self, address: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        let hash = self.hasher.hash_one(address);
+        let place = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
+        self.shards[place]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut shard = self.crowd.shard(self.address);
+        if let Some(count) = shard.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is taken for one client: an IPv6 network gives every host at least 2^64 addresses to choose
+/// from (RFC 4291 §2.5.1).
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+/// Tells a client that speaks HTTP without TLS to come again later (RFC 9110 §15.6.4).
+pub async fn turn_away(mut client: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
+                            Content-Length: 0\r\nConnection: close\r\n\r\n";
+    /// Closing with bytes unread would reset the connection, and the answer might be lost.
+    const LONGEST: Duration = Duration::from_secs(1);
+    let said = async {
+        client.write_all(ANSWER).await?;
+        client.shutdown().await?;
+        let mut rest = [0; 1024];
+        while client.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // If it fails, the client is gone, or does not listen.
+    let _ = tokio::time::timeout(LONGEST, said).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_known_as_long_as_a_connection_of_it_is_open() {
+        let crowd = Arc::new(Crowd::default());
+        let here: Vec<_> = (0..2)
+            .map(|_| crowd.join(ip("192.0.2.1"), Some(2)))
+            .collect();
+        assert_eq!(
+            crowd.join(ip("192.0.2.1"), Some(2)).unwrap_err(),
+            Shed::Address
+        );
+        assert!(crowd.join(ip("192.0.2.2"), Some(2)).is_ok());
+        drop(here);
+        assert!(
+            crowd
+                .shards
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one() {
+        for (one, other, are_one) in [
+            ("2001:db8::1", "2001:db8::ffff:0:0:2", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("::ffff:192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+        ] {
+            assert_eq!(household(ip(one)) == household(ip(other)), are_one, "{one}");
+        }
+    }
+
+    #[test]
+    fn handshakes_are_counted_until_they_end() {
+        let crowd = Arc::new(Crowd::default());
+        let first = crowd.begin_handshake(Some(1)).unwrap();
+        for _ in 0..3 {
+            assert!(crowd.begin_handshake(Some(1)).is_err());
+        }
+        drop(first);
+        assert!(crowd.begin_handshake(Some(1)).is_ok());
+        assert!(crowd.begin_handshake(None).unwrap().is_none());
+    }
+}
