@@ -11,6 +11,7 @@ mod credentials;
 mod crowd;
 mod deadlines;
 mod extended_connect;
+mod floods;
 mod forwarding;
 mod framing;
 mod harness;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod decider;
 pub mod demo;
 pub mod der;
+pub mod frames;
 pub mod issuer;
 pub mod kept;
 pub mod lab;

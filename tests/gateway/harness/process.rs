@@ -176,6 +176,20 @@ impl Process {
         assert!(status.success());
     }
 
+    /// What it holds in memory, in KiB.
+    pub async fn memory(&self) -> u64 {
+        let process = self.child.id().expect("it runs").to_string();
+        let said = Command::new("ps")
+            .args(["-o", "rss=", "-p", &process])
+            .output()
+            .await;
+        String::from_utf8(said.unwrap().stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
     /// Waits until standard error holds `text`.
     pub async fn says(&mut self, text: &str) {
         self.stderr.holds(text).await;
