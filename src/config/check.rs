@@ -13,7 +13,7 @@ use super::callout::callout;
 use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
 use super::providers::{token_places, tokens};
-use super::routes::routes;
+use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
@@ -358,7 +358,7 @@ fn listener(
         }
     };
     let redirect = match protocol {
-        ListenerProtocol::Https | ListenerProtocol::Http => redirect(section),
+        ListenerProtocol::Https | ListenerProtocol::Http => redirect(section, &everything()),
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => None,
     };
     let service = match protocol {

@@ -8,8 +8,8 @@ use hyper::header::HeaderValue;
 
 use super::document::Section;
 use super::upstreams::known_upstream;
-use super::value::{Raw, integer, one_of, parsed, text};
-use crate::route::{Destination, FixedAnswer, Redirect};
+use super::value::{Raw, integer, one_of, text};
+use crate::route::{Destination, FixedAnswer, Location, PathMatch, Redirect, Rewrite};
 use crate::upstream;
 
 /// RFC 9110 §15.4; of those not here, none names one other place.
@@ -22,9 +22,10 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 7] = [
+const OF_UPSTREAMS: [&str; 8] = [
     "protocol",
     "strip_prefix",
+    "rewrite",
     "max_body",
     "response_timeout",
     "idle_timeout",
@@ -32,13 +33,14 @@ const OF_UPSTREAMS: [&str; 7] = [
     "forward_claims",
 ];
 
-/// Where a route leads: it must say so in one way.
+/// Where a route for the paths `matched` leads: it must say so in one way.
 pub(super) fn destination(
     section: &Section<'_, '_>,
+    matched: &PathMatch,
     upstreams: &[Arc<upstream::Settings>],
 ) -> Option<Destination> {
     let upstream = section.read_optional("upstream", |raw| known_upstream(&text(raw)?, upstreams));
-    let redirect = redirect(section);
+    let redirect = redirect(section, matched);
     let answer = answer(section);
     let said: Vec<&str> = ["upstream", "redirect", "answer"]
         .into_iter()
@@ -62,15 +64,26 @@ pub(super) fn destination(
     upstream.or(redirect).or(answer.map(Destination::Answer))
 }
 
-/// Where clients are sent, and how.
-pub(super) fn redirect(section: &Section<'_, '_>) -> Option<Redirect> {
-    let location = section.read_optional("redirect", parsed);
+/// Where clients are sent that ask for one of the paths `matched`, and how.
+pub(super) fn redirect(section: &Section<'_, '_>, matched: &PathMatch) -> Option<Redirect> {
+    let location = section.read_optional("redirect", |raw| {
+        let text = text(raw)?;
+        Location::parse(&text, matched).map_err(|error| format!("\"{text}\": {error}"))
+    });
     let status = StatusCode::PERMANENT_REDIRECT;
     let status = section.read("redirect_status", status, one_of(STATUSES));
     if section.has("redirect_status") && !section.has("redirect") {
         section.problem("redirect_status", "has no meaning without redirect");
     }
     location.map(|location| Redirect { location, status })
+}
+
+/// What the upstream sees in place of the path.
+pub(super) fn rewrite(section: &Section<'_, '_>, matched: &PathMatch) -> Option<Rewrite> {
+    section.read_optional("rewrite", |raw| {
+        let text = text(raw)?;
+        Rewrite::parse(&text, matched).map_err(|error| format!("\"{text}\": {error}"))
+    })
 }
 
 fn answer(section: &Section<'_, '_>) -> Option<FixedAnswer> {

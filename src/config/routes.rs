@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bindings::{Bindings, Use};
 use super::check::{MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
-use super::destinations::destination;
+use super::destinations::{destination, rewrite};
 use super::document::Section;
 use super::value::{boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
@@ -76,6 +76,11 @@ fn settle_listeners(section: &Section<'_, '_>, route: &mut Route, listeners: &[L
     }
 }
 
+/// The paths of a route that a listener has of its own.
+pub(super) fn everything() -> PathMatch {
+    PathMatch::Prefix("/".to_owned())
+}
+
 /// The route of a listener that redirects, for whatever no other route of it is for.
 fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
     Route {
@@ -84,10 +89,11 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         name: format!("listeners.{listener}"),
         listeners: vec![listener.to_owned()],
         hosts: vec![],
-        path: PathMatch::Prefix("/".to_owned()),
+        path: everything(),
         conditions: Conditions::default(),
         protocol: Protocol::Http,
         strip_prefix: false,
+        rewrite: None,
         requirement: Requirement::None,
         binding: 0,
         claims: vec![],
@@ -108,7 +114,8 @@ fn route(
     bindings: &Bindings,
 ) -> Option<Route> {
     let path = path(section);
-    let destination = destination(section, upstreams);
+    let matched = path.clone().unwrap_or_else(everything);
+    let destination = destination(section, &matched, upstreams);
     let protocol = section.read("protocol", Protocol::Http, one_of(PROTOCOLS));
     let used = match protocol {
         Protocol::Http => Use::Http,
@@ -124,10 +131,11 @@ fn route(
         name,
         listeners: section.read("listeners", vec![], list),
         hosts: patterns(section, "hosts"),
-        path: path.clone().unwrap_or(PathMatch::Exact(String::new())),
         conditions: conditions(section),
         protocol,
         strip_prefix: section.read("strip_prefix", false, boolean),
+        rewrite: rewrite(section, &matched),
+        path: matched,
         requirement: section.read("credential", usual, one_of(REQUIREMENTS)),
         binding: bindings.choose(section, used),
         claims: claims::rules(section),
@@ -146,6 +154,15 @@ fn route(
 fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.strip_prefix && !matches!(route.path, PathMatch::Prefix(_)) {
         section.problem("strip_prefix", "must be false where `path` is no prefix");
+    }
+    if route.strip_prefix && route.rewrite.is_some() {
+        section.problem(
+            "rewrite",
+            "stands beside strip_prefix; {rest} has no prefix either",
+        );
+    }
+    if route.protocol == Protocol::Mqtt && route.rewrite.is_some() {
+        section.problem("rewrite", "has no meaning where protocol = \"mqtt\"");
     }
     if route.protocol == Protocol::Mqtt && !route.conditions.methods.is_empty() {
         let message = "must be empty where protocol = \"mqtt\", which WebSockets alone open";

@@ -12,7 +12,7 @@ use super::body::{Fault, Loan, RequestBody, Upload};
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
-use crate::route::{PathError, Route};
+use crate::route::{PathError, Route, Target};
 use crate::upstream::{Busy, UpstreamError};
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
@@ -115,10 +115,10 @@ fn failure(error: UpstreamError, upload: &Upload) -> Failure {
 pub(super) fn rewrite_target(
     head: &mut Parts,
     route: &Route,
-    path: &str,
+    target: &Target<'_>,
     query: &ForwardedQuery,
 ) -> Result<(), PathError> {
-    let path = route.upstream_path(path);
+    let path = route.upstream_path(target)?;
     let query = match query {
         ForwardedQuery::Without(rest) if !route.keep_query_credential => rest.as_deref(),
         ForwardedQuery::Without(_) | ForwardedQuery::Unchanged => head.uri.query(),
@@ -127,7 +127,7 @@ pub(super) fn rewrite_target(
     if !(same_path && query == head.uri.query()) {
         let target = match query {
             Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-            None => PathAndQuery::try_from(path),
+            None => PathAndQuery::try_from(&*path),
         };
         head.uri = Uri::from(target.map_err(|_| PathError::Ambiguous)?);
     }

@@ -118,15 +118,18 @@ async fn decide(
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
     let (presented, query) = presented(session, &mut head, &route, is_opening);
+    let target = Target {
+        matched: &route.path,
+        host: host.name(),
+        path: &path,
+        query: None,
+    };
     if route.upstream().is_none() {
         admit(session, &route, &presented).await?;
         let query = own_answer::query(session, &uri);
-        let target = Target {
-            host: host.name(),
-            path: &path,
-            query: query.as_deref(),
-        };
-        return answer_here(route, &target, opening?).map(Passage::Answered);
+        let query = query.as_deref();
+        let answer = answer_here(&route, &Target { query, ..target }, opening?);
+        return answer.map(Passage::Answered);
     }
     if route.protocol == route::Protocol::Mqtt {
         admit_to_present(session, &route, &presented).await?;
@@ -148,7 +151,7 @@ async fn decide(
         &host,
         exchange.request_id(),
     );
-    rewrite_target(&mut head, &route, &path, &query).map_err(TargetError::from)?;
+    rewrite_target(&mut head, &route, &target, &query).map_err(TargetError::from)?;
     Ok(Passage::Forward {
         admission,
         route,
@@ -365,15 +368,15 @@ async fn admit_to_present(
 
 /// The answer of a route without an upstream.
 fn answer_here(
-    route: Arc<Route>,
+    route: &Arc<Route>,
     target: &Target<'_>,
     opening: Option<Opening>,
 ) -> Result<Answer, Failure> {
-    let response = own_answer::of(&route, target)?;
+    let response = own_answer::of(route, target)?;
     if opening.is_some_and(|opening| opening.is_mistaken_for_success(response.status())) {
         return Err(Failure::NoRoute);
     }
-    Ok(Answer::of_our_own(response, route))
+    Ok(Answer::of_our_own(response, Arc::clone(route)))
 }
 
 /// The fields as the upstream gets them: first everything that removes, then what is set.

@@ -1,14 +1,13 @@
 //! Where a route leads: to an upstream, or to an answer of the gateway's own.
 
-use std::str::FromStr;
-
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use hyper::http::uri::Authority;
 use hyper::{StatusCode, Uri};
 use thiserror::Error;
 
-use super::template::{Target, Template, TemplateError};
+use super::path_match::PathMatch;
+use super::template::{QueryUse, Target, Template, TemplateError};
 
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,29 +63,36 @@ pub enum LocationError {
 }
 
 impl Location {
-    /// The URL for a request; its characters are those of a URI.
-    #[must_use]
-    pub fn of(&self, target: &Target<'_>) -> String {
-        self.0.fill(target)
-    }
-}
-
-impl FromStr for Location {
-    type Err = LocationError;
-
-    fn from_str(text: &str) -> Result<Self, LocationError> {
-        const SAMPLE: Target<'_> = Target {
+    /// Reads a location for requests to the paths `matched`.
+    ///
+    /// # Errors
+    /// [`LocationError`] says what is wrong with it.
+    pub fn parse(text: &str, matched: &PathMatch) -> Result<Self, LocationError> {
+        let template = Template::parse(text, matched, QueryUse::Allowed)?;
+        if !names_its_server(text) {
+            return Err(LocationError::Server);
+        }
+        let sample = Target {
+            matched,
             host: "host",
             path: "/path",
             query: Some("query"),
         };
-        let template = Template::parse(text)?;
-        if !names_its_server(text) {
-            return Err(LocationError::Server);
-        }
-        let sample: Result<Uri, _> = template.fill(&SAMPLE).parse();
+        let sample: Result<Uri, _> = template.fill(&sample).parse();
         sample.map_err(|_| LocationError::Url)?;
         Ok(Self(template))
+    }
+
+    /// The URL for a request; its characters are those of a URI.
+    #[must_use]
+    pub fn of(&self, target: &Target<'_>) -> String {
+        let location = self.0.fill(target);
+        // Where a variable is empty two slashes may come together, and what is behind them would be
+        // a server (RFC 3986 §4.2).
+        match location.trim_start_matches('/') {
+            path if location.starts_with("//") => format!("/{path}"),
+            _ => location,
+        }
     }
 }
 
@@ -131,9 +137,32 @@ mod tests {
             "/there{path}{query}",
             "/{query}",
             "/",
+            "https://example.com/{rest}",
+            "/{rest}",
+            "/{rest}/{rest}",
         ] {
-            assert!(text.parse::<Location>().is_ok(), "{text}");
+            assert!(parse(text).is_ok(), "{text}");
         }
+    }
+
+    fn parse(text: &str) -> Result<Location, LocationError> {
+        Location::parse(text, &PathMatch::Prefix("/a".into()))
+    }
+
+    #[test]
+    fn two_slashes_never_begin_a_path() {
+        let matched = PathMatch::Prefix("/a".into());
+        let target = Target {
+            matched: &matched,
+            host: "host",
+            path: "/a",
+            query: None,
+        };
+        assert_eq!(
+            parse("/{rest}/evil.example").unwrap().of(&target),
+            "/evil.example"
+        );
+        assert_eq!(parse("/x/{rest}/y").unwrap().of(&target), "/x//y");
     }
 
     #[test]
@@ -154,8 +183,12 @@ mod tests {
             "ftp://example.com/",
             "javascript:alert(1)",
             "example.com{path}",
+            "https://{rest}",
+            "https://example.com{rest}",
+            "https://{rest}.example.com/",
+            "{rest}",
         ] {
-            assert!(text.parse::<Location>().is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

@@ -10,9 +10,11 @@ mod destination;
 mod path;
 mod path_match;
 mod pattern;
+mod rewrite;
 mod table;
 mod template;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
@@ -21,6 +23,7 @@ pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirec
 pub use path::{PathError, normalise};
 pub use path_match::PathMatch;
 pub use pattern::{Pattern, PatternError};
+pub use rewrite::{Rewrite, RewriteError};
 pub use table::{NotFound, RouteTable, Sought};
 pub use template::{Target, TemplateError};
 
@@ -92,6 +95,8 @@ pub struct Route {
     pub protocol: Protocol,
     /// Whether the upstream sees the path without the prefix.
     pub strip_prefix: bool,
+    /// What the upstream sees in place of the path.
+    pub rewrite: Option<Rewrite>,
     /// What a client must be.
     pub requirement: Requirement,
     /// How what it presents is bound to its certificate, an index into the list of bindings.
@@ -132,13 +137,15 @@ impl Route {
         }
     }
 
-    /// The path that the upstream sees for `path`, which this route has matched.
-    #[must_use]
-    pub fn upstream_path<'a>(&self, path: &'a str) -> &'a str {
-        if self.strip_prefix {
-            self.path.stripped(path)
-        } else {
-            path
+    /// The path that the upstream sees for that of `target`, which this route has matched.
+    ///
+    /// # Errors
+    /// [`PathError`] if the request's parts make no path.
+    pub fn upstream_path<'a>(&self, target: &Target<'a>) -> Result<Cow<'a, str>, PathError> {
+        match &self.rewrite {
+            Some(rewrite) => rewrite.of(target).map(Cow::Owned),
+            None if self.strip_prefix => Ok(self.path.stripped(target.path).into()),
+            None => Ok(target.path.into()),
         }
     }
 }

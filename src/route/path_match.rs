@@ -14,6 +14,9 @@ pub enum PathMatch {
     Pattern(Pattern),
 }
 
+/// What the variable for whatever comes below a prefix is called.
+const REST: &str = "rest";
+
 /// How specific a path is about one segment of those it matches; greater goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Extent {
@@ -80,6 +83,27 @@ impl PathMatch {
                 let all: Vec<&str> = segments.chain(rest).collect();
                 format!("/{}", all.join("/"))
             }
+        }
+    }
+
+    /// The names of what may differ between the paths that it matches.
+    pub(super) fn variables(&self) -> Vec<&str> {
+        match self {
+            Self::Exact(_) => vec![],
+            Self::Prefix(_) => vec![REST],
+            Self::Pattern(pattern) => pattern.names().collect(),
+        }
+    }
+
+    /// What the variable `name` is in `path`, which it matches. None begins with a slash.
+    pub(super) fn value<'a>(&self, name: &str, path: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Exact(_) => None,
+            Self::Prefix(prefix) => {
+                let rest = path.strip_prefix(prefix.as_str())?;
+                (name == REST).then(|| rest.strip_prefix('/').unwrap_or(rest))
+            }
+            Self::Pattern(pattern) => pattern.value(name, path),
         }
     }
 

@@ -60,7 +60,8 @@ impl Pattern {
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of its variables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.segments.iter().filter_map(Segment::name);
         names.chain(self.rest.as_deref())
     }
@@ -70,7 +71,7 @@ impl Pattern {
         for (at, name) in names.iter().enumerate() {
             let is_name =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-            if name.is_empty() || !name.bytes().all(is_name) {
+            if name.is_empty() || !name.bytes().all(is_name) || RESERVED.contains(name) {
                 return Err(PatternError::Name((*name).to_owned()));
             }
             if names[..at].contains(name) {
@@ -100,6 +101,19 @@ impl Pattern {
         all && parts.next().is_some() == self.rest.is_some()
     }
 
+    /// What the variable `name` is in `path`, which it matches.
+    pub(super) fn value<'a>(&self, name: &str, path: &'a str) -> Option<&'a str> {
+        let mut left = path.strip_prefix('/')?;
+        for segment in &self.segments {
+            let (part, after) = left.split_once('/').unwrap_or((left, ""));
+            if segment.name() == Some(name) {
+                return Some(part);
+            }
+            left = after;
+        }
+        (self.rest.as_deref() == Some(name)).then_some(left)
+    }
+
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
@@ -108,6 +122,9 @@ impl Pattern {
         self.rest.is_some()
     }
 }
+
+/// What templates call the parts of every request.
+const RESERVED: [&str; 3] = ["host", "path", "query"];
 
 /// How the name of the last variable ends if it stands for more than a segment.
 const REST: &str = "...";
@@ -167,6 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_is_what_stands_in_its_place() {
+        let pattern = Pattern::parse("/t/{tenant}/x/{thing}/{rest...}").unwrap();
+        for (name, expected) in [
+            ("tenant", Some("a")),
+            ("thing", Some("b%20c")),
+            ("rest", Some("d/e/")),
+            ("other", None),
+        ] {
+            let value = pattern.value(name, "/t/a/x/b%20c/d/e/");
+            assert_eq!(value, expected, "{name}");
+        }
+        assert_eq!(pattern.value("rest", "/t/a/x/b/"), Some(""));
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
         let name = |name: &str| PatternError::Name(name.to_owned());
         for (text, error) in [
@@ -179,6 +211,7 @@ mod tests {
             ("/{}", name("")),
             ("/{...}", name("")),
             ("/{A}", name("A")),
+            ("/{path}", name("path")),
             ("/{a b}", name("a b")),
             ("/{a...}/b", name("a...")),
             ("/{a}/{a}", PatternError::Twice("a".to_owned())),

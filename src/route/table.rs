@@ -139,6 +139,7 @@ mod tests {
             conditions: Conditions::default(),
             protocol: Protocol::Http,
             strip_prefix: true,
+            rewrite: None,
             requirement: Requirement::Client,
             binding: 0,
             claims: vec![],

@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use super::path_match::PathMatch;
+
 /// A text with variables in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template(Vec<Part>);
@@ -15,28 +17,33 @@ enum Part {
     Variable(Variable),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Variable {
     Host,
     Path,
     Query,
+    /// Of the route's path.
+    Named(String),
 }
-
-const VARIABLES: &[(&str, Variable)] = &[
-    ("host", Variable::Host),
-    ("path", Variable::Path),
-    ("query", Variable::Query),
-];
 
 /// What a template is filled with.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
+    /// The paths that its route is for.
+    pub matched: &'a PathMatch,
     /// The host that the request is for, without its port.
     pub host: &'a str,
     /// Its path, normalised.
     pub path: &'a str,
     /// Its query, without credentials.
     pub query: Option<&'a str>,
+}
+
+/// Whether a template may have the query in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueryUse {
+    Allowed,
+    Elsewhere,
 }
 
 /// Why a text is no template.
@@ -46,15 +53,26 @@ pub enum TemplateError {
     #[error("has a brace without its partner")]
     Brace,
     /// A variable that does not exist.
-    #[error("there is no {{{0}}}; there are {{host}}, {{path}} and {{query}}")]
-    Unknown(String),
+    #[error("there is no {{{name}}}; there are {known}")]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Those that do.
+        known: String,
+    },
     /// What no URI has.
     #[error("holds a character that no URI has")]
     Character,
 }
 
 impl Template {
-    pub(super) fn parse(text: &str) -> Result<Self, TemplateError> {
+    /// Reads a template with the variables of `matched`, the host, the path, and where it is `allowed`
+    /// the query.
+    pub(super) fn parse(
+        text: &str,
+        matched: &PathMatch,
+        query: QueryUse,
+    ) -> Result<Self, TemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find(['{', '}']) {
@@ -62,7 +80,7 @@ impl Template {
             let inner = from_brace.strip_prefix('{').ok_or(TemplateError::Brace)?;
             let (name, after) = inner.split_once('}').ok_or(TemplateError::Brace)?;
             parts.push(Part::Text(plain(before)?));
-            parts.push(Part::Variable(variable(name)?));
+            parts.push(Part::Variable(variable(name, matched, query)?));
             rest = after;
         }
         parts.push(Part::Text(plain(rest)?));
@@ -74,6 +92,10 @@ impl Template {
         for part in &self.0 {
             match part {
                 Part::Text(text) => filled.push_str(text),
+                Part::Variable(Variable::Named(name)) => {
+                    let value = target.matched.value(name, target.path);
+                    push_encoded(&mut filled, value.unwrap_or_default());
+                }
                 Part::Variable(Variable::Host) => push_encoded(&mut filled, target.host),
                 Part::Variable(Variable::Path) => push_encoded(&mut filled, target.path),
                 Part::Variable(Variable::Query) => {
@@ -95,11 +117,26 @@ fn plain(text: &str) -> Result<String, TemplateError> {
         .ok_or(TemplateError::Character)
 }
 
-fn variable(name: &str) -> Result<Variable, TemplateError> {
-    let known = VARIABLES.iter().find(|(known, _)| *known == name);
-    known
-        .map(|(_, variable)| *variable)
-        .ok_or_else(|| TemplateError::Unknown(name.to_owned()))
+fn variable(name: &str, matched: &PathMatch, query: QueryUse) -> Result<Variable, TemplateError> {
+    match (name, query) {
+        ("host", _) => return Ok(Variable::Host),
+        ("path", _) => return Ok(Variable::Path),
+        ("query", QueryUse::Allowed) => return Ok(Variable::Query),
+        _ => {}
+    }
+    let mut known = matched.variables();
+    if known.contains(&name) {
+        return Ok(Variable::Named(name.to_owned()));
+    }
+    known.extend(["host", "path"]);
+    if query == QueryUse::Allowed {
+        known.push("query");
+    }
+    let known: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+    Err(TemplateError::Unknown {
+        name: name.to_owned(),
+        known: known.join(", "),
+    })
 }
 
 /// Appends `text` with everything encoded that no URI has; what is encoded already stays so.
@@ -128,9 +165,15 @@ mod tests {
     use super::*;
 
     fn filled(template: &str, path: &str, query: Option<&str>) -> String {
-        let host = "a.example";
-        let target = Target { host, path, query };
-        Template::parse(template).unwrap().fill(&target)
+        let matched = PathMatch::Prefix("/".into());
+        let target = Target {
+            matched: &matched,
+            host: "a.example",
+            path,
+            query,
+        };
+        let template = Template::parse(template, &matched, QueryUse::Allowed);
+        template.unwrap().fill(&target)
     }
 
     #[test]
@@ -150,6 +193,7 @@ mod tests {
             ("/new{path}#part", Some("a"), "/new/x/y#part"),
             ("/{query}", Some(""), "/?"),
             ("/there", Some("a=b"), "/there"),
+            ("/at/{rest}", None, "/at/x/y"),
         ] {
             assert_eq!(filled(template, "/x/y", query), expected, "{template}");
         }
@@ -172,19 +216,25 @@ mod tests {
 
     #[test]
     fn what_is_no_template_is_refused() {
-        let unknown = |name: &str| TemplateError::Unknown(name.to_owned());
+        let unknown = |name: &str| TemplateError::Unknown {
+            name: name.to_owned(),
+            known: "{host}, {path}, {query}".to_owned(),
+        };
+        let exact = PathMatch::Exact("/".into());
         for (text, error) in [
             ("/{", TemplateError::Brace),
             ("/}", TemplateError::Brace),
             ("/{path", TemplateError::Brace),
             ("/{paths}", unknown("paths")),
+            ("/{rest}", unknown("rest")),
             ("/{}", unknown("")),
             ("/{{path}}", unknown("{path")),
             ("/a b", TemplateError::Character),
             ("/a\r\nb", TemplateError::Character),
             ("/\u{e9}", TemplateError::Character),
         ] {
-            assert_eq!(Template::parse(text), Err(error), "{text}");
+            let template = Template::parse(text, &exact, QueryUse::Allowed);
+            assert_eq!(template, Err(error), "{text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod own_answers;
+mod rewrites;
 
 use std::net::SocketAddr;
 
