@@ -21,10 +21,16 @@ impl ConnectionId {
         Self(counter.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// It as a number.
+    /// A number from 0 up to 1, spread evenly over neighbouring connections: for what should not
+    /// happen to all of them at once.
     #[must_use]
-    pub fn number(self) -> u64 {
-        self.0
+    pub fn share(self) -> f64 {
+        /// 2^32 divided by the golden ratio: neighbours fall far apart.
+        const GOLDEN: u64 = 0x9E37_79B9;
+        let place = self.0.wrapping_mul(GOLDEN) & 0xFFFF_FFFF;
+        #[expect(clippy::cast_precision_loss, reason = "32 bits fit the mantissa")]
+        let share = place as f64 / 4_294_967_296.0;
+        share
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::check::{MINUTE, SECOND};
 use super::document::Section;
-use super::value::{count, duration, size};
+use super::value::{count, duration, integer, size};
 use crate::http;
 use crate::listener::crowd::CrowdLimits;
 
@@ -55,8 +55,16 @@ fn requests(limits: &Section<'_, '_>, timeouts: &Section<'_, '_>) -> http::Limit
         header_count: limits.read("header_count", 100, count(1..=1000)),
         uri_bytes: bytes("uri_bytes", 8 << 10, 60 << 10),
         streams: u32::try_from(limits.read("streams", 128, count(1..=10_000))).unwrap_or(u32::MAX),
+        requests: requests_per_connection(limits),
+        age: timeouts.read_optional("connection_age", duration),
         header_timeout: timeouts.read("header", 10 * SECOND, duration),
         idle_timeout: timeouts.read("idle", 3 * MINUTE, duration),
         stall_timeout: timeouts.read("stall", MINUTE, duration),
     }
+}
+
+/// Zero is no limit.
+fn requests_per_connection(limits: &Section<'_, '_>) -> Option<u64> {
+    let most = limits.read("requests_per_connection", 0, integer(0..=1_000_000_000));
+    u64::try_from(most).ok().filter(|most| *most > 0)
 }

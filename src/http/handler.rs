@@ -38,6 +38,9 @@ pub(super) async fn handle(
 ) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
     let upgrade = head.extensions.get::<OnUpgrade>().cloned();
+    if upgrade.is_some() && session.protocol == Protocol::Http1 {
+        session.progress.upgrade(true);
+    }
     let offence = session.progress.begin();
     let mut exchange = Exchange::begin(&session, &head);
     let passage = match offence {
@@ -51,7 +54,7 @@ pub(super) async fn handle(
             Err(failure)
         }
     };
-    let response = match answer {
+    let mut response = match answer {
         Ok(answer) => answer.into_response(exchange),
         Err(failure) => {
             report(&session, &exchange, &failure);
@@ -63,7 +66,12 @@ pub(super) async fn handle(
     };
     let is_unswitched =
         session.protocol == Protocol::Http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if is_unswitched && session.progress.is_finishing() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     if let Some(upgrade) = upgrade.filter(|_| is_unswitched) {
+        session.progress.upgrade(false);
         end_unswitched(&session, upgrade);
     }
     response

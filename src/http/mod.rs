@@ -56,6 +56,10 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Most requests at once on an HTTP/2 connection.
     pub streams: u32,
+    /// Most requests of a connection, one after the other; `None` for any number.
+    pub requests: Option<u64>,
+    /// How long a connection takes requests; `None` for as long as it likes.
+    pub age: Option<Duration>,
     /// How long a request's head may take to arrive.
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request.
@@ -157,8 +161,14 @@ impl Protocol {
 }
 
 impl Session {
+    /// Numbers a request. If it is the last that the connection may have, no other is taken.
     fn next_request(&self) -> u64 {
-        self.requests.fetch_add(1, Ordering::Relaxed)
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let most = self.edge.rules.limits.requests;
+        if most.is_some_and(|most| before + 1 >= most) {
+            self.progress.finish();
+        }
+        before
     }
 }
 
@@ -187,8 +197,11 @@ pub async fn serve<IO>(
         progress: Arc::clone(&progress),
         requests: AtomicU64::new(0),
     });
+    // A fleet that has come at once is not sent away at once.
+    let share = session.connection.id().share();
+    let age = limits.age.map(|age| age.mul_f64(1.0 - share / 10.0));
     let deadlines = Deadlines {
-        limits,
+        limits: Limits { age, ..limits },
         progress,
         lifecycle,
     };
@@ -254,15 +267,26 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    /// Drives `connection` to its end. It is told to finish when it has been idle for too long,
-    /// when the configuration is replaced and when the gateway drains; it is dropped, and with it
-    /// the socket, when a head or the reading of an answer takes too long.
+    /// Drives `connection` to its end. It is told to finish when it has been idle for too long or
+    /// open for long enough, when it has had its share of requests, when the configuration is
+    /// replaced and when the gateway drains; it is dropped, and with it the socket, when a head or
+    /// the reading of an answer takes too long.
     async fn keep<C>(mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>))
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut watch = self.progress.watch(&self.limits);
+        let progress = Arc::clone(&self.progress);
+        let finish = |connection: Pin<&mut C>| {
+            if progress.may_finish() {
+                finish(connection);
+            } else {
+                // With the answer, if that does not switch.
+                progress.finish();
+            }
+        };
         let mut draining = false;
+        let mut finishing = false;
         let mut tick = tokio::time::interval(watch.tick());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.reset();
@@ -275,13 +299,17 @@ impl Deadlines {
                     }
                     return;
                 }
+                () = self.progress.finishing(), if !finishing => {
+                    finishing = true;
+                    finish(connection.as_mut());
+                }
                 heard = self.lifecycle.changed(), if !draining => {
                     draining = heard == Announcement::Draining;
                     finish(connection.as_mut());
                 }
                 _ = tick.tick() => match watch.check() {
                     Verdict::Fine => {}
-                    Verdict::Idle => finish(connection.as_mut()),
+                    Verdict::Over => finish(connection.as_mut()),
                     Verdict::Stalled => return,
                 },
             }

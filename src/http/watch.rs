@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::head_scan::{HeadScan, Offence};
 use super::{Limits, Protocol};
@@ -38,6 +38,10 @@ pub(super) struct Progress {
     held: AtomicU32,
     /// Moves whenever more of an answer is asked for.
     asks: AtomicU32,
+    /// The connection takes no request after those that it has.
+    finishing: AtomicBool,
+    /// HTTP/1.1 is asked for another protocol, or has switched to it.
+    upgrading: AtomicBool,
 }
 
 impl Progress {
@@ -85,12 +89,44 @@ impl Progress {
         self.asks.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The connection takes no more requests.
+    pub(super) fn finish(&self) {
+        self.finishing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has been said.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it has been said. Nobody is woken for that: whoever says it, does so with a
+    /// request whose answer moves the connection anyway, and looks here after that.
+    pub(super) async fn finishing(&self) {
+        std::future::poll_fn(|_| match self.is_finishing() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// Whether HTTP/1.1 is asked for another protocol, or has switched to it. Told to finish
+    /// meanwhile, hyper would write `Connection: close` into the very answer that switches.
+    pub(super) fn upgrade(&self, upgrading: bool) {
+        self.upgrading.store(upgrading, Ordering::Relaxed);
+    }
+
+    /// Whether the connection may be told to finish.
+    pub(super) fn may_finish(&self) -> bool {
+        !self.upgrading.load(Ordering::Relaxed)
+    }
+
     /// An observer for the connection's tick.
     pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
         let tick = limits
             .header_timeout
             .min(limits.idle_timeout)
-            .min(limits.stall_timeout);
+            .min(limits.stall_timeout)
+            .min(limits.age.unwrap_or(Duration::MAX));
         let ticks = |limit: Duration| {
             let ticks = limit.as_millis().div_ceil(tick.as_millis().max(1));
             u32::try_from(ticks).unwrap_or(u32::MAX)
@@ -101,6 +137,7 @@ impl Progress {
             head_ticks: ticks(limits.header_timeout),
             idle_ticks: ticks(limits.idle_timeout),
             stall_ticks: ticks(limits.stall_timeout),
+            over_at: limits.age.map(|age| Instant::now() + age),
             epoch: 0,
             writes: 0,
             asks: 0,
@@ -120,8 +157,8 @@ impl Progress {
 pub(super) enum Verdict {
     /// Within every limit.
     Fine,
-    /// No request for `idle_timeout`.
-    Idle,
+    /// No request for `idle_timeout`, or open for `age`.
+    Over,
     /// A head that does not end, or a client that does not read.
     Stalled,
 }
@@ -134,6 +171,7 @@ pub(super) struct Watch {
     head_ticks: u32,
     idle_ticks: u32,
     stall_ticks: u32,
+    over_at: Option<Instant>,
     epoch: u32,
     writes: u32,
     asks: u32,
@@ -153,6 +191,9 @@ impl Watch {
         if self.is_write_stalled() || self.is_answer_stalled() {
             return Verdict::Stalled;
         }
+        if self.over_at.take_if(|at| *at <= Instant::now()).is_some() {
+            return Verdict::Over;
+        }
         let epoch = self.progress.epoch.load(Ordering::Relaxed);
         if epoch != self.epoch || self.progress.is_active() {
             self.epoch = epoch;
@@ -164,7 +205,7 @@ impl Watch {
         if head_begun && self.quiet >= self.head_ticks {
             Verdict::Stalled
         } else if !head_begun && self.quiet >= self.idle_ticks {
-            Verdict::Idle
+            Verdict::Over
         } else {
             Verdict::Fine
         }

@@ -338,11 +338,7 @@ impl Session<'_> {
     /// When in the drain this session ends: spread evenly, so that a fleet does not come back all
     /// at once. The last fifth is left for what is slow.
     fn share_of_drain(&self) -> Duration {
-        /// 2^32 divided by the golden ratio: neighbouring ids fall far apart.
-        const GOLDEN: u64 = 0x9E37_79B9;
-        let place = self.connection.id().number().wrapping_mul(GOLDEN) & 0xFFFF_FFFF;
-        #[expect(clippy::cast_precision_loss, reason = "32 bits fit the mantissa")]
-        let share = place as f64 / 4_294_967_296.0;
+        let share = self.connection.id().share();
         self.edge.drain_timeout.mul_f64(share * 0.8)
     }
 

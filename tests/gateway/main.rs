@@ -7,6 +7,7 @@ mod bindings;
 mod callouts;
 mod certificates;
 mod connect;
+mod connection_age;
 mod credentials;
 mod crowd;
 mod deadlines;

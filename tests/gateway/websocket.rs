@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::harness::client::Refused;
 use crate::harness::lab::{Config, SECRET};
-use crate::harness::scripted::Peer;
+use crate::harness::scripted::{Peer, websocket_answer};
 use crate::harness::{Answer, Authority, Client, Lab, Protocol, Scripted};
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
@@ -401,6 +401,32 @@ async fn a_websocket_survives_a_reload_that_keeps_its_authority() {
         lab.reload().unwrap();
         echoed(&mut socket, "hello").await;
     }
+}
+
+#[tokio::test]
+async fn an_opening_that_is_under_way_survives_a_reload() {
+    let server = Scripted::start().await;
+    let lab = Config::x509().tables(&server.tables()).start().await;
+    let device = lab.device();
+    let opening = async {
+        let (mut socket, _) = device.open_websocket("/raw/m", &[]).await.unwrap();
+        assert_eq!(
+            next(&mut socket).await.unwrap().unwrap(),
+            Message::text("hi")
+        );
+    };
+    let origin = async {
+        let mut peer = server.accept().await;
+        let head = peer.head_as_sent().await;
+        // A connection without a request ends when it hears of the reload.
+        let mut idle = lab.device().connect(&["http/1.1"]).await.unwrap();
+        lab.reload().unwrap();
+        assert_eq!(idle.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        peer.say(&websocket_answer(&head)).await;
+        peer.stream.write_all(&[0x81, 2, b'h', b'i']).await.unwrap();
+        peer
+    };
+    tokio::join!(opening, origin);
 }
 
 #[tokio::test]
