@@ -70,6 +70,13 @@ pub(super) fn ejection(section: Section<'_, '_>) -> EjectionSettings {
     settings
 }
 
+/// How much a server may have to do at once; zero is no limit.
+pub(super) fn circuit(section: Section<'_, '_>) -> Option<u32> {
+    let most = section.read("max_requests", 0, integer(0..=10_000_000));
+    section.finish();
+    u32::try_from(most).ok().filter(|most| *most > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Response, StatusCode};
@@ -116,6 +116,7 @@ impl Failure {
             Self::BodyBroken => "body_broken",
             Self::Opening(_) => "bad_websocket_opening",
             Self::Upstream(UpstreamError::Unreachable { .. }) => "upstream_unreachable",
+            Self::Upstream(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
             Self::Upstream(UpstreamError::TimedOut { .. }) => "upstream_timeout",
             Self::BadUpgrade => "upstream_bad_upgrade",
@@ -203,6 +204,10 @@ impl Failure {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
         }
+        if matches!(self, Self::Upstream(UpstreamError::Overloaded { .. })) {
+            // RFC 9110 §15.6.4.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -228,6 +233,7 @@ fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
         UpstreamError::Unreachable { .. } | UpstreamError::Exchange { .. } => {
             (StatusCode::BAD_GATEWAY, "bad_gateway")
         }
+        UpstreamError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout"),
     }
 }

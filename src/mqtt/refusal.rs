@@ -90,7 +90,14 @@ impl Failure {
             Self::AuthenticationMethod => Some((R::BadAuthenticationMethod, C::NotAuthorized)),
             Self::Refused(refusal) => Some(refused(refusal)),
             Self::Rewrite(_) => Some((R::NotAuthorized, C::NotAuthorized)),
-            Self::Broker(_)
+            Self::Broker(UpstreamError::Overloaded { .. }) => {
+                Some((R::ServerBusy, C::ServerUnavailable))
+            }
+            Self::Broker(
+                UpstreamError::Unreachable { .. }
+                | UpstreamError::Exchange { .. }
+                | UpstreamError::TimedOut { .. },
+            )
             | Self::BrokerOpening(_)
             | Self::BrokerSilent
             | Self::BrokerBroken(_) => Some((R::ServerUnavailable, C::ServerUnavailable)),
@@ -130,6 +137,7 @@ impl Failure {
             Self::AuthenticationMethod => "authentication_method",
             Self::Refused(refusal) => refusal.code(),
             Self::Rewrite(_) => "unusable_password",
+            Self::Broker(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Broker(_) => "upstream_unreachable",
             Self::BrokerSilent => "upstream_timeout",
             Self::BrokerOpening(_) | Self::BrokerBroken(_) => "upstream_failed",

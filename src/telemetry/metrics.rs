@@ -29,6 +29,7 @@ pub struct Metrics {
     servers_busy: Family<ServerLabels, Gauge>,
     server_failures: Family<ServerLabels, Counter>,
     server_ejections: Family<ServerLabels, Counter>,
+    upstream_overloads: Family<UpstreamLabel, Counter>,
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
     key_fetches: Family<FetchLabels, Counter>,
@@ -112,6 +113,11 @@ struct TokenLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabel {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabel {
+    upstream: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -228,6 +234,7 @@ impl Default for Metrics {
             servers_busy: Family::default(),
             server_failures: Family::default(),
             server_ejections: Family::default(),
+            upstream_overloads: Family::default(),
             tokens: Family::default(),
             token_evictions: Counter::default(),
             key_fetches: Family::default(),
@@ -308,6 +315,11 @@ impl Metrics {
             "upstream_server_ejections",
             "Times that a server was left out because it fails",
             self.server_ejections.clone(),
+        );
+        r.register(
+            "upstream_overloads",
+            "Requests, WebSockets and sessions refused because no server had room",
+            self.upstream_overloads.clone(),
         );
         r.register(
             "upstream_server_checks_failed",
@@ -409,6 +421,20 @@ impl Metrics {
         self.server_failures.remove(&labels);
         self.server_ejections.remove(&labels);
         self.server_checks_failed.remove(&labels);
+    }
+
+    /// How much `upstream` was asked for and had no room for.
+    #[must_use]
+    pub fn upstream_overloads(&self, upstream: &str) -> Counter {
+        let upstream = upstream.to_owned();
+        let label = UpstreamLabel { upstream };
+        self.upstream_overloads.get_or_create_owned(&label)
+    }
+
+    /// Ends the metrics of an upstream that is configured no longer.
+    pub fn forget_upstream(&self, upstream: &str) {
+        let upstream = upstream.to_owned();
+        self.upstream_overloads.remove(&UpstreamLabel { upstream });
     }
 
     /// The metrics of tokens.

@@ -35,6 +35,8 @@ pub(super) struct Lineup {
     turns: Box<[u16]>,
     /// Where devices keep their servers.
     ring: Option<Arc<Ring>>,
+    /// None is in service.
+    nobody: bool,
 }
 
 impl Lineup {
@@ -53,6 +55,7 @@ impl Lineup {
             turns: turns(&shares),
             seats: seats.into(),
             ring,
+            nobody,
         }
     }
 
@@ -105,14 +108,15 @@ impl Lineup {
         self.seats.get(usize::from(*turn))
     }
 
-    /// Every server, beginning at any of those in service; the others come last.
-    fn all(&self, chance: &Chance) -> impl Iterator<Item = &Arc<Server>> {
+    /// Every server, beginning at any of those in service; the others come last, if at all.
+    fn all(&self, chance: &Chance, others: bool) -> impl Iterator<Item = &Arc<Server>> {
         let first = chance.last() % self.seats.len().max(1);
         let (before, from) = self.seats.split_at(first);
         let around = move || from.iter().chain(before);
         let serving = around().filter(|seat| seat.serves);
-        let others = around().filter(|seat| !seat.serves);
-        serving.chain(others).map(|seat| &seat.server)
+        let others = others || self.nobody;
+        let resting = around().filter(move |seat| !seat.serves && others);
+        serving.chain(resting).map(|seat| &seat.server)
     }
 }
 
@@ -168,6 +172,8 @@ impl Chance {
 pub(super) struct Search {
     device: Option<DeviceKey>,
     passed_over: Vec<Arc<Server>>,
+    /// One of them had no room.
+    met_full: bool,
 }
 
 impl Search {
@@ -177,6 +183,7 @@ impl Search {
         Self {
             device,
             passed_over,
+            met_full: false,
         }
     }
 
@@ -197,14 +204,27 @@ impl Search {
             .into_iter()
             .flat_map(|device| lineup.walk(device));
         let mut own = own.filter(|seat| seat.serves).map(|seat| &seat.server);
+        // Those out of service are for when no other can be reached, not for what is too much for
+        // the others.
         own.find(is_new)
-            .or_else(|| lineup.all(chance).find(is_new))
+            .or_else(|| lineup.all(chance, !self.met_full).find(is_new))
             .cloned()
     }
 
     /// Goes on without `server`.
     pub(super) fn pass_over(&mut self, server: Arc<Server>) {
         self.passed_over.push(server);
+    }
+
+    /// Goes on without `server`, which has no room.
+    pub(super) fn pass_over_full(&mut self, server: Arc<Server>) {
+        self.met_full = true;
+        self.pass_over(server);
+    }
+
+    /// Whether a server had no room.
+    pub(super) fn has_met_full(&self) -> bool {
+        self.met_full
     }
 
     fn has_passed_over(&self, server: &Arc<Server>) -> bool {
@@ -279,7 +299,7 @@ mod tests {
         let lineup = lineup(&[1, 1]);
         let idle = picks(&lineup, Balance::LeastBusy, 1000);
         assert!(idle[1] > 200 && idle[1] < 800, "{idle:?}");
-        let _busy = Busy::with(Arc::clone(&lineup.seats[0].server));
+        let _busy = Busy::with(Arc::clone(&lineup.seats[0].server), None);
         // Both lots fall on the busy one in a quarter of all draws.
         let one_busy = picks(&lineup, Balance::LeastBusy, 1000);
         assert!(one_busy[1] > 650 && one_busy[0] > 150, "{one_busy:?}");
@@ -289,9 +309,9 @@ mod tests {
     fn work_counts_in_proportion_to_the_weight() {
         let lineup = lineup(&[1, 3]);
         let two: Vec<Busy> = (0..2)
-            .map(|_| Busy::with(Arc::clone(&lineup.seats[1].server)))
+            .map(|_| Busy::with(Arc::clone(&lineup.seats[1].server), None).unwrap())
             .collect();
-        let _one = Busy::with(Arc::clone(&lineup.seats[0].server));
+        let _one = Busy::with(Arc::clone(&lineup.seats[0].server), None);
         assert!(lineup.seats[1].load() < lineup.seats[0].load());
         drop(two);
         assert_eq!(lineup.seats[1].load(), 0);
@@ -314,10 +334,10 @@ mod tests {
     fn those_that_are_out_are_searched_last() {
         let (lineup, chance) = (lineup_without(&[1, 1, 1], &[0, 2]), Chance::default());
         for _ in 0..3 {
-            let first = lineup.all(&chance).next().unwrap();
+            let first = lineup.all(&chance, true).next().unwrap();
             assert_eq!(first.name(), "192.0.2.1:80");
         }
-        assert_eq!(lineup.all(&chance).count(), 3);
+        assert_eq!(lineup.all(&chance, true).count(), 3);
     }
 
     #[test]
@@ -331,6 +351,26 @@ mod tests {
         }
         met.sort();
         assert_eq!(met, ["192.0.2.0:80", "192.0.2.1:80", "192.0.2.2:80"]);
+    }
+
+    #[test]
+    fn what_is_too_much_for_those_in_service_is_not_for_those_that_are_out() {
+        let chance = Chance::default();
+        for (out, expected) in [
+            (&[1][..], &["192.0.2.2:80"][..]),
+            (&[0, 1, 2], &["192.0.2.1:80", "192.0.2.2:80"]),
+        ] {
+            let lineup = lineup_without(&[1, 1, 1], out);
+            let mut search = Search::new(None);
+            search.pass_over_full(Arc::clone(&lineup.seats[0].server));
+            let mut met = Vec::new();
+            while let Some(server) = search.next(&lineup, Balance::RoundRobin, &chance) {
+                met.push(server.name().to_owned());
+                search.pass_over(server);
+            }
+            met.sort();
+            assert_eq!(met, expected);
+        }
     }
 
     fn own(lineup: &Lineup, number: usize) -> String {

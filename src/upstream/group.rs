@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -29,6 +30,8 @@ pub struct Group {
     roster: Mutex<Roster>,
     /// Another line-up is in force.
     changed: Notify,
+    /// What was refused since no server had room.
+    overloads: Counter,
     metrics: Arc<Metrics>,
 }
 
@@ -86,6 +89,7 @@ impl Group {
         Self {
             lineup: ArcSwap::from_pointee(lineup),
             roster: Mutex::new(roster),
+            overloads: metrics.upstream_overloads(&settings.name),
             settings,
             changed: Notify::new(),
             metrics: Arc::clone(metrics),
@@ -100,6 +104,9 @@ impl Group {
                 self.metrics
                     .forget_server(&self.settings.name, &label(&entry.server));
             }
+        }
+        if successor.is_none() {
+            self.metrics.forget_upstream(&self.settings.name);
         }
     }
 
@@ -148,6 +155,10 @@ impl Group {
             self.metrics
                 .forget_server(&self.settings.name, &label(&gone.server));
         }
+    }
+
+    pub(super) fn overloads(&self) -> &Counter {
+        &self.overloads
     }
 
     pub(super) fn lineup(&self) -> arc_swap::Guard<Arc<Lineup>> {
@@ -403,6 +414,7 @@ mod tests {
                 max_time: Duration::from_secs(60),
             },
             health: None,
+            max_busy: None,
             slow_start: Some(Duration::from_secs(100)),
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),

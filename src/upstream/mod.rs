@@ -68,6 +68,8 @@ pub struct Settings {
     pub ejection: EjectionSettings,
     /// How servers are asked whether they are well; `None` if they are not.
     pub health: Option<HealthSettings>,
+    /// Most requests, WebSockets and sessions at once of each server; `None` for any number.
+    pub max_busy: Option<u32>,
     /// How long one that has come back into service gets less than its share.
     pub slow_start: Option<Duration>,
     /// How long a connection may take to open.
@@ -105,6 +107,12 @@ pub enum UpstreamError {
         upstream: String,
         /// What the last one tried said.
         source: io::Error,
+    },
+    /// Every server that is in service has as much to do as it may have.
+    #[error("every server of upstream \"{upstream}\" is busy")]
+    Overloaded {
+        /// The group.
+        upstream: String,
     },
     /// It did not answer in time.
     #[error("upstream \"{upstream}\" did not answer in time")]
@@ -150,7 +158,8 @@ impl Servers {
     /// to speak `spoken`. A known device comes to its own server.
     ///
     /// # Errors
-    /// [`UpstreamError::Unreachable`] with what the last one tried said.
+    /// [`UpstreamError::Unreachable`] with what the last one tried said, or
+    /// [`UpstreamError::Overloaded`].
     pub async fn dial(
         &self,
         spoken: Spoken,
@@ -159,18 +168,15 @@ impl Servers {
     ) -> Result<Dialled, UpstreamError> {
         let mut search = Search::new(device);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(server) = self.next(&search) {
-            match self.connect(&server, spoken, Some(client)).await {
-                Ok(stream) => {
-                    let busy = Busy::with(server);
-                    return Ok(Dialled { stream, busy });
-                }
+        while let Some(busy) = self.next(&mut search) {
+            match self.connect(busy.at(), spoken, Some(client)).await {
+                Ok(stream) => return Ok(Dialled { stream, busy }),
                 Err(error) => failure = error,
             }
-            self.group.note(&server, Outcome::Faulty);
-            search.pass_over(server);
+            self.note(&busy, Outcome::Faulty);
+            search.pass_over(Arc::clone(busy.at()));
         }
-        Err(self.unreachable(failure))
+        Err(self.give_up(&search, failure))
     }
 
     /// The device, asked for only where servers are chosen by it.
@@ -200,8 +206,18 @@ impl Servers {
         &self.group.settings
     }
 
-    fn next(&self, search: &Search) -> Option<Arc<Server>> {
-        search.next(&self.group.lineup(), self.settings().balance, &self.chance)
+    /// The next server that has room, busy with one more from now on.
+    fn next(&self, search: &mut Search) -> Option<Busy> {
+        let Settings {
+            balance, max_busy, ..
+        } = self.settings();
+        loop {
+            let server = search.next(&self.group.lineup(), *balance, &self.chance)?;
+            match Busy::with(server, *max_busy) {
+                Ok(busy) => return Some(busy),
+                Err(full) => search.pass_over_full(full),
+            }
+        }
     }
 
     async fn connect(
@@ -213,9 +229,15 @@ impl Servers {
         connect(self.settings(), self.tls.as_deref(), server, spoken, client).await
     }
 
-    fn unreachable(&self, source: io::Error) -> UpstreamError {
+    /// After the last server; `source` is what the last one that was tried has said.
+    fn give_up(&self, search: &Search, source: io::Error) -> UpstreamError {
         let upstream = self.settings().name.clone();
-        UpstreamError::Unreachable { upstream, source }
+        if search.has_met_full() {
+            self.group.overloads().inc();
+            UpstreamError::Overloaded { upstream }
+        } else {
+            UpstreamError::Unreachable { upstream, source }
+        }
     }
 
     /// By what the servers are reached.
@@ -321,8 +343,7 @@ where
         let mut patience = pin!(patience);
         let mut search = Search::new(device);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(server) = self.servers.next(&search) {
-            let busy = Busy::with(server);
+        while let Some(busy) = self.servers.next(&mut search) {
             let attempt = tokio::select! {
                 biased;
                 attempt = self.attempt(request, busy.at(), pool, client) => attempt,
@@ -339,7 +360,7 @@ where
             }
             search.pass_over(Arc::clone(busy.at()));
         }
-        Err(self.servers.unreachable(failure))
+        Err(self.servers.give_up(&search, failure))
     }
 
     async fn attempt(

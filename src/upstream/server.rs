@@ -88,9 +88,17 @@ impl Server {
 pub struct Busy(Arc<Server>);
 
 impl Busy {
-    pub(super) fn with(server: Arc<Server>) -> Self {
-        server.metrics.busy.inc();
-        Self(server)
+    /// One more, unless `server` is busy with `most` already. All workers count together.
+    ///
+    /// # Errors
+    /// The server, if it is.
+    pub(super) fn with(server: Arc<Server>, most: Option<u32>) -> Result<Self, Arc<Server>> {
+        let before = server.metrics.busy.inc();
+        if most.is_some_and(|most| before >= i64::from(most)) {
+            server.metrics.busy.dec();
+            return Err(server);
+        }
+        Ok(Self(server))
     }
 
     /// `host:port` of the server, as configured.

@@ -2,6 +2,7 @@
 //! fails.
 
 mod balance;
+mod circuit;
 mod device;
 mod ejection;
 mod health;
