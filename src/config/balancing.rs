@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
+
 use super::document::Section;
 use super::value::{Raw, duration, integer, list};
-use crate::upstream::{Balance, EjectionSettings, ServerSettings};
+use crate::upstream::{Balance, EjectionSettings, RetrySettings, ServerSettings};
 
 pub(super) const BALANCES: &[(&str, Balance)] = &[
     ("round_robin", Balance::RoundRobin),
@@ -75,6 +77,29 @@ pub(super) fn circuit(section: Section<'_, '_>) -> Option<u32> {
     let most = section.read("max_requests", 0, integer(0..=10_000_000));
     section.finish();
     u32::try_from(most).ok().filter(|most| *most > 0)
+}
+
+/// When a request is sent once more.
+pub(super) fn retries(section: Section<'_, '_>) -> Option<RetrySettings> {
+    let attempts = section.read("attempts", 0, integer(0..=10));
+    let statuses = section.read("statuses", vec![], retried_statuses);
+    if attempts == 0 && !statuses.is_empty() {
+        section.problem("statuses", "needs attempts: nothing is sent once more");
+    }
+    section.finish();
+    let attempts = u32::try_from(attempts).ok().filter(|count| *count > 0);
+    attempts.map(|attempts| RetrySettings { attempts, statuses })
+}
+
+/// Any other status is about the request, and would be the same the next time.
+fn retried_statuses(raw: Raw) -> Result<Vec<StatusCode>, String> {
+    let status = |text: &String| match text.as_str() {
+        "502" => Ok(StatusCode::BAD_GATEWAY),
+        "503" => Ok(StatusCode::SERVICE_UNAVAILABLE),
+        "504" => Ok(StatusCode::GATEWAY_TIMEOUT),
+        other => Err(format!("\"{other}\" is not \"502\", \"503\" or \"504\"")),
+    };
+    list(raw)?.iter().map(status).collect()
 }
 
 #[cfg(test)]

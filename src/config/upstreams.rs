@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use rustls_pki_types::ServerName;
 
-use super::balancing::{BALANCES, circuit, ejection, servers};
+use super::balancing::{BALANCES, circuit, ejection, retries, servers};
 use super::check::VERSIONS;
 use super::document::Section;
 use super::health::health;
@@ -43,6 +43,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             ejection: ejection(section.section("ejection")),
             health: health(section.section("health"), websocket_path.is_some()),
             max_busy: circuit(section.section("circuit")),
+            retries: retries(section.section("retries")),
             slow_start: section.read_optional("slow_start", duration),
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),

@@ -30,6 +30,8 @@ pub struct Metrics {
     server_failures: Family<ServerLabels, Counter>,
     server_ejections: Family<ServerLabels, Counter>,
     upstream_overloads: Family<UpstreamLabel, Counter>,
+    upstream_retries: Family<UpstreamLabel, Counter>,
+    upstream_retries_denied: Family<UpstreamLabel, Counter>,
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
     key_fetches: Family<FetchLabels, Counter>,
@@ -141,6 +143,17 @@ pub struct ServerMetrics {
     pub checks_failed: Counter,
 }
 
+/// The metrics of a group of servers, looked up once.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    /// Requests, WebSockets and sessions that no server had room for.
+    pub overloads: Counter,
+    /// Requests that were sent once more.
+    pub retries: Counter,
+    /// Requests that were not, because too many were.
+    pub retries_denied: Counter,
+}
+
 /// The metrics of one listener, looked up once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
@@ -235,6 +248,8 @@ impl Default for Metrics {
             server_failures: Family::default(),
             server_ejections: Family::default(),
             upstream_overloads: Family::default(),
+            upstream_retries: Family::default(),
+            upstream_retries_denied: Family::default(),
             tokens: Family::default(),
             token_evictions: Counter::default(),
             key_fetches: Family::default(),
@@ -320,6 +335,16 @@ impl Metrics {
             "upstream_overloads",
             "Requests, WebSockets and sessions refused because no server had room",
             self.upstream_overloads.clone(),
+        );
+        r.register(
+            "upstream_retries",
+            "Requests sent once more because a server has failed them",
+            self.upstream_retries.clone(),
+        );
+        r.register(
+            "upstream_retries_denied",
+            "Requests not sent once more because too many were",
+            self.upstream_retries_denied.clone(),
         );
         r.register(
             "upstream_server_checks_failed",
@@ -423,18 +448,25 @@ impl Metrics {
         self.server_checks_failed.remove(&labels);
     }
 
-    /// How much `upstream` was asked for and had no room for.
+    /// The metrics of `upstream` as a whole.
     #[must_use]
-    pub fn upstream_overloads(&self, upstream: &str) -> Counter {
+    pub fn for_upstream(&self, upstream: &str) -> UpstreamMetrics {
         let upstream = upstream.to_owned();
         let label = UpstreamLabel { upstream };
-        self.upstream_overloads.get_or_create_owned(&label)
+        UpstreamMetrics {
+            overloads: self.upstream_overloads.get_or_create_owned(&label),
+            retries: self.upstream_retries.get_or_create_owned(&label),
+            retries_denied: self.upstream_retries_denied.get_or_create_owned(&label),
+        }
     }
 
     /// Ends the metrics of an upstream that is configured no longer.
     pub fn forget_upstream(&self, upstream: &str) {
         let upstream = upstream.to_owned();
-        self.upstream_overloads.remove(&UpstreamLabel { upstream });
+        let label = UpstreamLabel { upstream };
+        self.upstream_overloads.remove(&label);
+        self.upstream_retries.remove(&label);
+        self.upstream_retries_denied.remove(&label);
     }
 
     /// The metrics of tokens.

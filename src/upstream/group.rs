@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::counter::Counter;
+use hyper::Request;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,8 +18,9 @@ use super::balance::{Balance, Lineup, Seat};
 use super::device::Ring;
 use super::ejection::{Outcome, Record};
 use super::health::{Ailment, HealthSettings, Pulse};
+use super::retries::{Budget, Repeats};
 use super::server::{Server, ServerSettings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, UpstreamMetrics};
 use crate::tls::Initiator;
 
 /// One group of servers, shared by all workers.
@@ -30,8 +31,9 @@ pub struct Group {
     roster: Mutex<Roster>,
     /// Another line-up is in force.
     changed: Notify,
-    /// What was refused since no server had room.
-    overloads: Counter,
+    budget: Budget,
+    /// Of the group as a whole.
+    counters: UpstreamMetrics,
     metrics: Arc<Metrics>,
 }
 
@@ -89,7 +91,8 @@ impl Group {
         Self {
             lineup: ArcSwap::from_pointee(lineup),
             roster: Mutex::new(roster),
-            overloads: metrics.upstream_overloads(&settings.name),
+            budget: Budget::default(),
+            counters: metrics.for_upstream(&settings.name),
             settings,
             changed: Notify::new(),
             metrics: Arc::clone(metrics),
@@ -157,8 +160,15 @@ impl Group {
         }
     }
 
-    pub(super) fn overloads(&self) -> &Counter {
-        &self.overloads
+    /// How often `request` may be sent once more.
+    pub(super) fn repeats<B>(&self, request: &Request<B>) -> Repeats<'_> {
+        let rules = self.settings.retries.as_ref();
+        Repeats::of(request, rules, &self.budget, &self.counters)
+    }
+
+    /// Counts a request that was refused since no server had room.
+    pub(super) fn is_overloaded(&self) {
+        self.counters.overloads.inc();
     }
 
     pub(super) fn lineup(&self) -> arc_swap::Guard<Arc<Lineup>> {
@@ -415,6 +425,7 @@ mod tests {
             },
             health: None,
             max_busy: None,
+            retries: None,
             slow_start: Some(Duration::from_secs(100)),
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),

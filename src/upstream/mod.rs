@@ -21,6 +21,7 @@ mod pool;
 mod proxy_protocol;
 mod repeatable;
 mod resolve;
+mod retries;
 mod server;
 
 use std::io;
@@ -48,6 +49,9 @@ use multiplex::Multiplex;
 pub use pool::Lease;
 use pool::{Hold, Pool};
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
+use repeatable::Repeatable;
+use retries::Repeats;
+pub use retries::RetrySettings;
 use server::Server;
 pub use server::{Busy, ServerSettings};
 
@@ -70,6 +74,8 @@ pub struct Settings {
     pub health: Option<HealthSettings>,
     /// Most requests, WebSockets and sessions at once of each server; `None` for any number.
     pub max_busy: Option<u32>,
+    /// When a request is sent once more; `None` for never.
+    pub retries: Option<RetrySettings>,
     /// How long one that has come back into service gets less than its share.
     pub slow_start: Option<Duration>,
     /// How long a connection may take to open.
@@ -233,7 +239,7 @@ impl Servers {
     fn give_up(&self, search: &Search, source: io::Error) -> UpstreamError {
         let upstream = self.settings().name.clone();
         if search.has_met_full() {
-            self.group.overloads().inc();
+            self.group.is_overloaded();
             UpstreamError::Overloaded { upstream }
         } else {
             UpstreamError::Unreachable { upstream, source }
@@ -258,9 +264,9 @@ impl Servers {
 #[derive(Debug)]
 pub struct Upstream<B> {
     servers: Servers,
-    pool: Arc<Pool<B>>,
+    pool: Arc<Pool<Repeatable<B>>>,
     /// `None` for servers of HTTP/1.1.
-    multiplex: Option<Multiplex<B>>,
+    multiplex: Option<Multiplex<Repeatable<B>>>,
 }
 
 /// How a request fared with one server.
@@ -278,6 +284,15 @@ impl<B> Attempt<B> {
             Self::Answered(response, _) => response.status().into(),
             Self::Failed(error) => of_exchange(error),
             Self::Unsent(..) | Self::TimedOut => Outcome::Faulty,
+        }
+    }
+
+    /// Whether the request was sent and nothing has come of it that would do.
+    fn is_in_vain(&self, repeats: &Repeats<'_>) -> bool {
+        match self {
+            Self::Answered(response, _) => repeats.count_as_none(response.status()),
+            Self::Failed(_) => true,
+            Self::Unsent(..) | Self::TimedOut => false,
         }
     }
 }
@@ -319,19 +334,19 @@ where
     }
 
     /// Sends `request` to the next server, or to the first after it that can be reached, and waits
-    /// for the head of the response until `patience` ends. A known device comes to its own server. The lease belongs to the response's
-    /// body: give it back when the body has ended.
+    /// for the head of the response until `patience` ends. A known device comes to its own server.
+    /// The lease belongs to the response's body: give it back when the body has ended.
     ///
     /// A pooled connection that turns out closed hands the request back unsent, and only then is
-    /// another one tried; a request of which a byte was written is never repeated, unless its
-    /// server says in HTTP/2 that it has done nothing about it. Where servers are told whom a
+    /// another one tried; a request of which a byte was written is not repeated, unless its server
+    /// says in HTTP/2 that it has done nothing about it, or the upstream has [`retries`]. Where servers are told whom a
     /// connection is for, or a client authenticates it, a request has one of its own.
     ///
     /// # Errors
     /// [`UpstreamError`].
     pub async fn send(
         &self,
-        mut request: Request<B>,
+        request: Request<B>,
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
@@ -343,13 +358,30 @@ where
         let mut patience = pin!(patience);
         let mut search = Search::new(device);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(busy) = self.servers.next(&mut search) {
+        let mut repeats = self.servers.group.repeats(&request);
+        let (mut request, mut original) = repeats.lend(request);
+        loop {
+            let Some(busy) = self.servers.next(&mut search) else {
+                // What is repeated may come to the same server again, if there is no other.
+                if repeats.may_return() {
+                    search = Search::new(device);
+                    continue;
+                }
+                return Err(self.servers.give_up(&search, failure));
+            };
             let attempt = tokio::select! {
                 biased;
                 attempt = self.attempt(request, busy.at(), pool, client) => attempt,
                 () = &mut patience => Attempt::TimedOut,
             };
             self.servers.note(&busy, attempt.outcome());
+            if attempt.is_in_vain(&repeats)
+                && let Some(again) = repeats.again(original.take())
+            {
+                (request, original) = repeats.lend(again);
+                search.pass_over(Arc::clone(busy.at()));
+                continue;
+            }
             match attempt {
                 Attempt::Answered(response, hold) => {
                     return Ok((response, Lease::new(hold, busy)));
@@ -360,16 +392,15 @@ where
             }
             search.pass_over(Arc::clone(busy.at()));
         }
-        Err(self.servers.give_up(&search, failure))
     }
 
     async fn attempt(
         &self,
-        mut request: Request<B>,
+        mut request: Request<Repeatable<B>>,
         server: &Arc<Server>,
-        pool: Option<&Arc<Pool<B>>>,
+        pool: Option<&Arc<Pool<Repeatable<B>>>>,
         client: Option<&Introduction<'_>>,
-    ) -> Attempt<B> {
+    ) -> Attempt<Repeatable<B>> {
         if let Some(multiplex) = &self.multiplex {
             return multiplex.send(request, &self.servers, server).await;
         }

@@ -9,6 +9,7 @@ use http_body::Body;
 use hyper::client::conn::http1::SendRequest;
 
 use super::multiplex::Place;
+use super::repeatable::Repeatable;
 use super::server::{Busy, Server};
 
 /// Connections that wait for their next request.
@@ -125,7 +126,7 @@ pub(super) enum Hold<B> {
 /// A connection, or a place on one, that is busy with one exchange. Dropped, it closes with its
 /// body unread.
 pub struct Lease<B> {
-    hold: Hold<B>,
+    hold: Hold<Repeatable<B>>,
     busy: Busy,
 }
 
@@ -136,7 +137,7 @@ impl<B> fmt::Debug for Lease<B> {
 }
 
 impl<B> Lease<B> {
-    pub(super) fn new(hold: Hold<B>, busy: Busy) -> Self {
+    pub(super) fn new(hold: Hold<Repeatable<B>>, busy: Busy) -> Self {
         Self { hold, busy }
     }
 

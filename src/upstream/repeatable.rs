@@ -17,7 +17,8 @@ pub(super) struct Repeatable<B> {
     /// `None` once it is dropped.
     body: Option<B>,
     is_touched: bool,
-    returned: Returned<B>,
+    /// `None` if nobody would take it back.
+    returned: Option<Returned<B>>,
 }
 
 /// What is kept of a request while it is sent.
@@ -33,10 +34,21 @@ pub(super) fn lend<B>(request: Request<B>) -> (Request<Repeatable<B>>, Original<
     let body = Repeatable {
         body: Some(body),
         is_touched: false,
-        returned: Arc::clone(&returned),
+        returned: Some(Arc::clone(&returned)),
     };
     let copy = Request::from_parts(head.clone(), body);
     (copy, Original { head, returned })
+}
+
+impl<B> Repeatable<B> {
+    /// A body that is sent once.
+    pub(super) fn once(body: B) -> Self {
+        Self {
+            body: Some(body),
+            is_touched: false,
+            returned: None,
+        }
+    }
 }
 
 impl<B> Original<B> {
@@ -50,8 +62,8 @@ impl<B> Original<B> {
 
 impl<B> Drop for Repeatable<B> {
     fn drop(&mut self) {
-        if !self.is_touched {
-            let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(returned) = self.returned.as_ref().filter(|_| !self.is_touched) {
+            let mut returned = returned.lock().unwrap_or_else(PoisonError::into_inner);
             *returned = self.body.take();
         }
     }

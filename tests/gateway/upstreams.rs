@@ -7,6 +7,7 @@ mod device;
 mod ejection;
 mod health;
 mod names;
+mod retries;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
