@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::http::uri::PathAndQuery;
+use hyper::header::HeaderValue;
+use hyper::http::uri::{Authority, PathAndQuery};
 use rustls_pki_types::ServerName;
 
 use super::balancing::{BALANCES, circuit, ejection, retries, servers};
@@ -13,7 +14,7 @@ use super::document::Section;
 use super::health::health;
 use super::value::{Raw, boolean, count, duration, list, one_of, text};
 use crate::tls::{IdentityFiles, InitiatorSettings, MinVersion};
-use crate::upstream::{self, Balance, HttpVersion, ProxyProtocol};
+use crate::upstream::{self, Balance, HostField, HttpVersion, ProxyProtocol};
 
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[
     ("off", ProxyProtocol::Off),
@@ -48,6 +49,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             connect_timeout: section.read("connect_timeout", Duration::from_secs(5), duration),
             idle_timeout: section.read("idle_timeout", Duration::from_secs(60), duration),
             max_idle: section.read("max_idle", 256, count(0..=100_000)),
+            host: section.read("host", HostField::AsIs, host),
             proxy_protocol: proxy_protocol(&section, http),
             tls: tls(section.section("tls"), base),
             websocket_path,
@@ -57,6 +59,22 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
     }
     all.finish();
     upstreams
+}
+
+fn host(raw: Raw) -> Result<HostField, String> {
+    let text = text(raw)?;
+    match text.as_str() {
+        "as_is" => return Ok(HostField::AsIs),
+        "server" => return Ok(HostField::Server),
+        _ => {}
+    }
+    let authority = Authority::try_from(text.as_str()).ok();
+    let is_host = |host: &Authority| !host.host().is_empty() && !text.contains('@');
+    authority
+        .filter(is_host)
+        .and_then(|_| HeaderValue::try_from(&text).ok())
+        .map(HostField::Fixed)
+        .ok_or_else(|| format!("must be \"as_is\", \"server\" or a host, not \"{text}\""))
 }
 
 fn proxy_protocol(section: &Section<'_, '_>, http: HttpVersion) -> ProxyProtocol {

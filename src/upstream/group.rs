@@ -403,7 +403,7 @@ async fn until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HttpVersion;
+    use super::super::{HostField, HttpVersion};
     use super::super::ejection::EjectionSettings;
     use super::super::proxy_protocol::ProxyProtocol;
     use super::*;
@@ -431,6 +431,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             max_idle: 1,
             http: HttpVersion::Http1,
+            host: HostField::AsIs,
             proxy_protocol: ProxyProtocol::Off,
             websocket_path: None,
             tls: None,

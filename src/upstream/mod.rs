@@ -16,6 +16,7 @@ mod device;
 mod ejection;
 mod group;
 mod health;
+mod host_field;
 mod multiplex;
 mod pool;
 mod proxy_protocol;
@@ -33,7 +34,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::uri::{PathAndQuery, Scheme};
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 
@@ -45,6 +46,7 @@ pub use device::DeviceKey;
 pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
 pub use health::{Dialogue, HealthSettings, Probe};
+pub use host_field::HostField;
 use multiplex::Multiplex;
 pub use pool::Lease;
 use pool::{Hold, Pool};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// What requests are sent in.
     pub http: HttpVersion,
+    /// Which host requests name.
+    pub host: HostField,
     /// Whether servers are told whom a connection is opened for. If so, none is shared.
     pub proxy_protocol: ProxyProtocol,
     /// Where brokers take MQTT inside WebSockets; `None` for their TCP port.
@@ -246,6 +250,10 @@ impl Servers {
         }
     }
 
+    fn name_host(&self, fields: &mut HeaderMap, server: &Server) {
+        self.settings().host.set(fields, server, self.tls.is_some());
+    }
+
     /// By what the servers are reached.
     fn scheme(&self) -> Scheme {
         match self.tls {
@@ -401,6 +409,7 @@ where
         pool: Option<&Arc<Pool<Repeatable<B>>>>,
         client: Option<&Introduction<'_>>,
     ) -> Attempt<Repeatable<B>> {
+        self.servers.name_host(request.headers_mut(), server);
         if let Some(multiplex) = &self.multiplex {
             return multiplex.send(request, &self.servers, server).await;
         }
@@ -440,7 +449,7 @@ where
     /// [`UpstreamError`].
     pub async fn open(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
@@ -451,6 +460,7 @@ where
             dialled = self.servers.dial(Spoken::Http1, client, device) => dialled?,
             () = &mut patience => return Err(self.timed_out()),
         };
+        self.servers.name_host(request.headers_mut(), busy.at());
         let opened = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(async move {

@@ -387,11 +387,11 @@ fn cause(failure: &hyper::Error) -> Option<&h2::Error> {
 /// From HTTP/1.1's form to HTTP/2's: Host becomes `:authority` (RFC 9113 §8.3.1). Other fields of
 /// a connection are not there any more.
 fn translate<B>(request: &mut Request<B>, scheme: Scheme) -> io::Result<()> {
-    if request.version() == Version::HTTP_2 {
-        // It has been here before, on its way to another server.
+    let host = request.headers().get(header::HOST);
+    if request.version() == Version::HTTP_2 && host.is_none() {
+        // It has been here before, on its way to another server that is asked for the same host.
         return Ok(());
     }
-    let host = request.headers().get(header::HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut parts = request.uri().clone().into_parts();
     parts.scheme = Some(scheme);

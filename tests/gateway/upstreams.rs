@@ -6,6 +6,7 @@ mod circuit;
 mod device;
 mod ejection;
 mod health;
+mod hosts;
 mod names;
 mod retries;
 
