@@ -22,10 +22,11 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 8] = [
+const OF_UPSTREAMS: [&str; 9] = [
     "protocol",
     "strip_prefix",
     "rewrite",
+    "origins",
     "max_body",
     "response_timeout",
     "idle_timeout",

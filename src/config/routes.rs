@@ -7,9 +7,11 @@ use super::check::{MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
 use super::destinations::{destination, rewrite};
 use super::document::Section;
-use super::value::{boolean, duration, list, one_of, size};
+use super::value::{Raw, boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
-use crate::route::{Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route};
+use crate::route::{
+    Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route, WebOrigin,
+};
 use crate::upstream;
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
@@ -99,6 +101,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         claims: vec![],
         forward_claims: vec![],
         destination: Destination::Redirect(redirect),
+        origins: vec![],
         max_body: 0,
         response_timeout: MINUTE,
         idle_timeout: MINUTE,
@@ -141,6 +144,7 @@ fn route(
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
+        origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
         response_timeout: section.read("response_timeout", MINUTE, duration),
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
@@ -148,6 +152,11 @@ fn route(
     };
     refuse_contradictions(section, &route);
     path.and(destination).map(|_| route)
+}
+
+fn origins(raw: Raw) -> Result<Vec<WebOrigin>, String> {
+    let origin = |item: String| item.parse().map_err(|error| format!("\"{item}\" {error}"));
+    list(raw)?.into_iter().map(origin).collect()
 }
 
 /// The rules between the keys of one route.

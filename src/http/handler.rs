@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRANSFER_ENCODING,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderValue, ORIGIN, TE, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
 use hyper::http::response;
@@ -125,6 +125,9 @@ async fn decide(
     exchange.routed(&route);
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
+    if is_opening {
+        check_origin(&route, &head.headers)?;
+    }
     let (presented, query) = presented(session, &mut head, &route, is_opening);
     let target = Target {
         matched: &route.path,
@@ -293,6 +296,20 @@ fn find_route(
     };
     let found = session.edge.rules.routes.find(&sought);
     found.cloned().map_err(Failure::from)
+}
+
+/// RFC 6455 §10.2: a browser shows the user's certificate whatever page opens a WebSocket, and says
+/// only here which one it was. Devices say nothing, so nothing is demanded.
+fn check_origin(route: &Route, headers: &HeaderMap) -> Result<(), Failure> {
+    if route.origins.is_empty() {
+        return Ok(());
+    }
+    let mut named = headers.get_all(ORIGIN).iter();
+    match (named.next(), named.next()) {
+        (None, _) => Ok(()),
+        (Some(field), None) if route.origins.iter().any(|origin| origin.is(field)) => Ok(()),
+        (Some(_), _) => Err(Failure::Origin),
+    }
 }
 
 /// Everything the client presents, and the query string without it. A route that demands nothing

@@ -47,6 +47,8 @@ pub(super) enum Failure {
         /// Those that there are routes for.
         allow: HeaderValue,
     },
+    #[error("a page of an origin that the route does not list opens a WebSocket")]
+    Origin,
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("the body is longer than the route allows")]
@@ -85,6 +87,7 @@ impl Failure {
             Self::Method | Self::NotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Misdirected => (S::MISDIRECTED_REQUEST, "misdirected_request"),
             Self::NoRoute => (S::NOT_FOUND, "not_found"),
+            Self::Origin => (S::FORBIDDEN, "forbidden"),
             Self::Refused(refusal) => return refused(refusal),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "content_too_large"),
             Self::BodyStalled => (S::REQUEST_TIMEOUT, "request_timeout"),
@@ -110,6 +113,7 @@ impl Failure {
             Self::Method | Self::NotAllowed { .. } => "method",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
+            Self::Origin => "origin",
             Self::Refused(refusal) => refusal.code(),
             Self::BodyTooLarge => "body_too_large",
             Self::BodyStalled => "body_stalled",
@@ -150,6 +154,7 @@ impl Failure {
             | Self::Misdirected
             | Self::NoRoute
             | Self::NotAllowed { .. }
+            | Self::Origin
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)

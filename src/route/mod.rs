@@ -13,6 +13,7 @@ mod pattern;
 mod rewrite;
 mod table;
 mod template;
+mod web_origin;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use pattern::{Pattern, PatternError};
 pub use rewrite::{Rewrite, RewriteError};
 pub use table::{NotFound, RouteTable, Sought};
 pub use template::{Target, TemplateError};
+pub use web_origin::{WebOrigin, WebOriginError};
 
 use crate::host::HostPattern;
 
@@ -107,6 +109,8 @@ pub struct Route {
     pub forward_claims: Vec<ForwardedClaim>,
     /// Where it leads.
     pub destination: Destination,
+    /// The pages that may open WebSockets; none means any. Who is no browser names no page.
+    pub origins: Vec<WebOrigin>,
     /// Most bytes in a request's body.
     pub max_body: u64,
     /// How long the upstream may take until its response begins.

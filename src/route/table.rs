@@ -145,6 +145,7 @@ mod tests {
             claims: vec![],
             forward_claims: vec![],
             destination: Destination::Upstream(0),
+            origins: vec![],
             max_body: 0,
             response_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,

@@ -403,9 +403,9 @@ async fn until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HostField, HttpVersion};
     use super::super::ejection::EjectionSettings;
     use super::super::proxy_protocol::ProxyProtocol;
+    use super::super::{HostField, HttpVersion};
     use super::*;
 
     fn group(servers: &[(&str, u32)]) -> Group {

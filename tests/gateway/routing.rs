@@ -1,6 +1,7 @@
 //! Which route a request meets, and what the gateway answers itself.
 
 mod conditions;
+mod origins;
 mod own_answers;
 mod rewrites;
 

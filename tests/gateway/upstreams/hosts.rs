@@ -18,7 +18,10 @@ async fn a_server_is_asked_for_the_host_that_its_upstream_says() {
         ("host = \"as_is\"", None),
         ("host = \"server\"", Some(&*by_name)),
         ("host = \"adapter.internal\"", Some("adapter.internal")),
-        ("host = \"adapter.internal:81\"", Some("adapter.internal:81")),
+        (
+            "host = \"adapter.internal:81\"",
+            Some("adapter.internal:81"),
+        ),
     ] {
         let lab = lab(&[&by_name], lines).await;
         let client = lab.device();
