@@ -233,7 +233,8 @@ impl Signals {
 fn healthcheck(path: &Path) -> anyhow::Result<()> {
     let address = load(path)?
         .admin
-        .context("there is no admin listener: admin.enabled = false")?;
+        .context("there is no admin listener: admin.enabled = false")?
+        .address;
     on_this_thread(async {
         tokio::time::timeout(Duration::from_secs(3), ask_health(reachable(address)))
             .await

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::header::HeaderName;
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
@@ -37,7 +37,7 @@ use crate::listener::{self, Lifecycle};
 use crate::route::RouteTable;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
-use crate::token::{ProviderError, Verifier};
+use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
 use crate::upstream::{self, Group};
 
 /// Why the gateway does not start, or does not take new settings.
@@ -62,6 +62,9 @@ pub enum StartError {
     /// A token provider cannot be used.
     #[error(transparent)]
     Token(#[from] ProviderError),
+    /// The list of revoked tokens cannot be read.
+    #[error("revocations.list: {0}")]
+    Revocations(#[from] RevocationError),
     /// A call-out cannot be made.
     #[error("callout.ca: {0}")]
     Callout(#[from] FetcherError),
@@ -100,6 +103,10 @@ struct Shared {
     live: ArcSwap<Live>,
     /// What verifies tokens, for every connection whenever it began.
     tokens: Arc<ArcSwap<Verifier>>,
+    /// Which of them hold no longer.
+    revocations: Arc<Revocations>,
+    /// The admin listener's settings in force.
+    admin: Arc<ArcSwapOption<admin::Settings>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -145,11 +152,21 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
+        let revocations = Arc::new(Revocations::new(metrics.for_tokens()));
+        revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
         let callout = load_callout(&settings, None)?;
         let bindings = Arc::clone(&settings.bindings);
-        let gate = Gate::new(settings.mode, bindings, Arc::clone(&tokens), callout);
+        let gate = Gate::new(
+            settings.mode,
+            bindings,
+            Arc::clone(&tokens),
+            Arc::clone(&revocations),
+            callout,
+        );
         let (sockets, addresses) = bind_listeners(&settings)?;
-        let admin_socket = settings.admin.map(bind_admin).transpose()?;
+        let admin_settings = settings.admin.clone().map(Arc::new);
+        let admin_address = settings.admin.as_ref().map(|admin| admin.address);
+        let admin_socket = admin_address.map(bind_admin).transpose()?;
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
         let groups = groups(&settings, &[], &metrics);
@@ -168,6 +185,8 @@ impl Gateway {
             tasks: TaskTracker::new(),
             replaced: Notify::new(),
             tokens,
+            revocations,
+            admin: Arc::new(ArcSwapOption::new(admin_settings)),
             live: ArcSwap::from_pointee(live),
             clock,
             metrics,
@@ -235,6 +254,12 @@ impl Gateway {
         let initiators = load_initiators(&settings, &self.shared.clock)?;
         let tokens = self.load_tokens(&settings)?;
         let callout = load_callout(&settings, Some(&self.shared.live.load()))?;
+        // Last of what can fail: what it reads is in force from here on.
+        let revocations = &self.shared.revocations;
+        revocations.read(
+            settings.tokens.revocations.as_ref(),
+            self.shared.clock.now(),
+        )?;
         warn_of_readable_secrets(&settings);
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
@@ -249,6 +274,7 @@ impl Gateway {
             settings.mode,
             bindings,
             Arc::clone(&self.shared.tokens),
+            Arc::clone(revocations),
             callout,
         );
         let live = Live::new(
@@ -260,6 +286,7 @@ impl Gateway {
         );
         // Before anybody is told to look: connections that are open ask these as well.
         self.shared.tokens.store(tokens);
+        self.shared.admin.store(settings.admin.map(Arc::new));
         self.shared.live.store(Arc::new(live));
         self.shared.replaced.notify_one();
         for group in &former.groups {
@@ -330,9 +357,13 @@ impl Gateway {
     }
 
     fn spawn_admin(&mut self, socket: std::net::TcpListener) -> Result<(), StartError> {
+        let shared = &self.shared;
         let state = admin::State {
-            metrics: Arc::clone(&self.shared.metrics),
-            lifecycle: Arc::clone(&self.shared.lifecycle),
+            settings: Arc::clone(&shared.admin),
+            metrics: Arc::clone(&shared.metrics),
+            lifecycle: Arc::clone(&shared.lifecycle),
+            revocations: Arc::clone(&shared.revocations),
+            clock: Arc::clone(&shared.clock),
         };
         self.spawn(move |stop| async move {
             tokio::select! {
@@ -489,6 +520,9 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
         .map(StartError::from)
         .collect();
     problems.extend(load_callout(settings, None).err());
+    let revocations =
+        Revocations::default().read(settings.tokens.revocations.as_ref(), clock.now());
+    problems.extend(revocations.err().map(StartError::from));
     for listener in &settings.listeners {
         for tls in listener.tls.iter().flat_map(tls::Settings::each) {
             if let Err(source) = Policies::load(&tls, clock)

@@ -25,7 +25,7 @@ use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::{Demand, Requirement};
 use crate::secret::Secret;
-use crate::token::Verifier;
+use crate::token::{Revocations, Verifier};
 
 /// What makes a client known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,23 +42,28 @@ pub struct Gate {
     mode: Mode,
     /// Those in force, whichever a connection has begun under.
     tokens: Arc<ArcSwap<Verifier>>,
+    /// What of them holds no longer.
+    revocations: Arc<Revocations>,
     callout: Option<Arc<Callout>>,
     bindings: Arc<[Binding]>,
 }
 
 impl Gate {
     /// A gate that knows clients by `mode` and the bindings that demands refer to, and by what
-    /// `callout` says of them if there is one, and users by `tokens`.
+    /// `callout` says of them if there is one, and users by
+    /// `tokens` that are not among the `revocations`.
     #[must_use]
     pub fn new(
         mode: Mode,
         bindings: Arc<[Binding]>,
         tokens: Arc<ArcSwap<Verifier>>,
+        revocations: Arc<Revocations>,
         callout: Option<Arc<Callout>>,
     ) -> Self {
         Self {
             mode,
             tokens,
+            revocations,
             callout,
             bindings,
         }

@@ -44,6 +44,7 @@ impl Gate {
             }
         }
         let token = self.tokens.load_full().verify(bearer, now).await?;
+        self.check_token(&token, now)?;
         // Every time: what is remembered of a token holds for whoever may present it.
         if !is_bound_to(&token, connection) {
             return Err(Refusal::TokenBinding);
@@ -78,6 +79,21 @@ impl Gate {
             Ok(_) | Err(Flaw::Unavailable) => Ok(()),
             Err(flaw) => Err(flaw.into()),
         }
+    }
+
+    /// Checks a user who has stayed against the list of revoked tokens.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`] if the token is on it.
+    pub fn check_revocation(&self, user: &User, now: u64) -> Result<(), Refusal> {
+        self.check_token(&user.token, now)
+    }
+
+    fn check_token(&self, token: &VerifiedToken, now: u64) -> Result<(), Refusal> {
+        if self.revocations.has(token, now) {
+            return Err(Flaw::Revoked.into());
+        }
+        Ok(())
     }
 
     fn bearer<'a>(&self, claim: &'a Claim) -> Option<&'a Secret> {

@@ -1,8 +1,13 @@
-//! The private listener: liveness, readiness and metrics. It is given handles to read and changes
-//! nothing.
+//! The private listener: liveness, readiness and metrics for whoever reaches it, and the list of
+//! revoked tokens for those whom the [`doorman`] lets in. All else it is given to read.
 
+mod doorman;
+mod revocations;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
@@ -11,16 +16,37 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::clock::Clock;
+use crate::host::HostPattern;
 use crate::listener::Lifecycle;
+use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::token::Revocations;
 
-/// What the admin listener may read.
+/// Where the listener is, and who may change anything through it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Names by which it is reached, besides addresses and `localhost`.
+    pub hosts: Vec<HostPattern>,
+    /// What those have to show who want more than liveness, readiness and metrics.
+    pub secret: Option<Secret>,
+}
+
+/// What the admin listener works with.
 #[derive(Debug, Clone)]
 pub struct State {
+    /// As the configuration in force has them; `None` if it has no admin listener.
+    pub settings: Arc<ArcSwapOption<Settings>>,
     /// All counters.
     pub metrics: Arc<Metrics>,
-    /// Whether the gateway drains.
+    /// Whether the gateway drains; it is told of revocations.
     pub lifecycle: Arc<Lifecycle>,
+    /// The list of revoked tokens.
+    pub revocations: Arc<Revocations>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Serves on `socket` until dropped.
@@ -32,6 +58,7 @@ pub async fn serve(socket: std::net::TcpListener, state: State) -> std::io::Resu
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(revocations::routes())
         .with_state(state);
     axum::serve(TcpListener::from_std(socket)?, router).await
 }

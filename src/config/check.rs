@@ -2,11 +2,12 @@
 //!
 //! The order is that of `config.toml`, which is the manual; a test holds the two together.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin::admin;
 use super::bindings::{Bindings, Use};
 use super::bounds::bounds;
 use super::callout::callout;
@@ -103,7 +104,6 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let mode = root.read("auth", Mode::Certificate, one_of(MODES));
     let workers = root.read("workers", 0, count(0..=1024));
     let drain_timeout = root.read("drain_timeout", 30 * SECOND, duration);
-    let admin = admin(root.section("admin"));
     let log = log(root.section("log"));
     let bounds = bounds(root);
     let tls = tls_policies(root.section("tls"), mode, base);
@@ -112,6 +112,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let token_places = token_places(&section);
     let callout = callout(root.section("callout"), mode, base);
     let tokens = tokens(section, root, base);
+    let admin = admin(root.section("admin"), tokens.revocations.is_some());
     let upstreams = upstreams(root, base);
     let bindings = Bindings::read(root, mode);
     let listeners = listeners(root, &tls, &upstreams, &bindings, mode);
@@ -144,13 +145,6 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
 
 fn available_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn admin(section: Section<'_, '_>) -> Option<SocketAddr> {
-    let enabled = section.read("enabled", true, boolean);
-    let address = section.read("address", SocketAddr::from(([127, 0, 0, 1], 9900)), parsed);
-    section.finish();
-    enabled.then_some(address)
 }
 
 fn log(section: Section<'_, '_>) -> LogSettings {

@@ -4,6 +4,7 @@
 //! [`document`] reads keys, [`value`] reads what stands behind them, [`check`] knows which keys
 //! there are. No other room reads a file or a variable of the configuration.
 
+mod admin;
 mod balancing;
 mod bindings;
 mod bounds;
@@ -27,6 +28,7 @@ use thiserror::Error;
 pub use document::{Environment, Problem};
 
 use crate::access::{Binding, Mode};
+use crate::admin::Settings as AdminSettings;
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
@@ -43,8 +45,8 @@ pub struct Settings {
     pub workers: usize,
     /// How long a drain may take.
     pub drain_timeout: std::time::Duration,
-    /// The admin listener's address; `None` if there is none.
-    pub admin: Option<std::net::SocketAddr>,
+    /// The admin listener; `None` if there is none.
+    pub admin: Option<AdminSettings>,
     /// The operational log and the access log.
     pub log: LogSettings,
     /// Bounds on requests.

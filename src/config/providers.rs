@@ -1,4 +1,4 @@
-//! The keys of `[tokens]`, `[providers]`, `[api_keys]` and `[introspection]`.
+//! The keys of `[tokens]`, `[providers]`, `[api_keys]`, `[introspection]` and `[revocations]`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::http::TokenPlaces;
 use crate::secret::Secret;
 use crate::token::{
     Algorithm, ApiKeySettings, CacheSettings, IntrospectionSettings, KeySource, Location,
-    ProviderSettings, RemoteSettings, Rules, Settings,
+    ProviderSettings, RemoteSettings, RevocationSettings, Rules, Settings,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -130,7 +130,15 @@ pub(super) fn tokens(section: Section<'_, '_>, root: &Section<'_, '_>, base: &Pa
         providers: providers(root, base),
         api_keys: api_keys(root.section("api_keys"), base),
         introspection: introspection(root.section("introspection"), base),
+        revocations: revocations(root.section("revocations"), base),
     }
+}
+
+fn revocations(section: Section<'_, '_>, base: &Path) -> Option<RevocationSettings> {
+    let file = section.read_optional("list", |raw| Ok(base.join(text(raw)?)));
+    let most = section.read("max_entries", 10_000, count(1..=1_000_000));
+    section.finish();
+    Some(RevocationSettings { file: file?, most })
 }
 
 fn api_keys(section: Section<'_, '_>, base: &Path) -> Option<ApiKeySettings> {

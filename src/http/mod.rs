@@ -304,6 +304,10 @@ impl Deadlines {
                     finish(connection.as_mut());
                 }
                 heard = self.lifecycle.changed(), if !draining => {
+                    // Every request is looked at by itself.
+                    if heard == Announcement::Revoked {
+                        continue;
+                    }
                     draining = heard == Announcement::Draining;
                     finish(connection.as_mut());
                 }

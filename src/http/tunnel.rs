@@ -128,10 +128,20 @@ impl Tunnel {
         match heard {
             Announcement::Draining => return Some(CloseCode::GoingAway),
             Announcement::Superseded => return Some(CloseCode::PolicyViolation),
-            Announcement::Reloaded => {}
+            Announcement::Reloaded | Announcement::Revoked => {}
         }
         let edge = &self.session.edge;
         let now = edge.clock.now();
+        if let Some(user) = user
+            && let Err(error) = edge.rules.gate.check_revocation(user, now)
+        {
+            edge.metrics.refused(error.code());
+            tracing::warn!(%error, connection = %self.session.connection.id(), "closing a WebSocket");
+            return Some(CloseCode::PolicyViolation);
+        }
+        if heard == Announcement::Revoked {
+            return None;
+        }
         let connection = &self.session.connection;
         if let Some(terminator) = &edge.terminator
             && let Err(error) = connection.check_again(now, &terminator.policies())

@@ -10,6 +10,8 @@ struct Phase {
     reloads: u64,
     /// Grows when a reload changes how clients are known.
     regimes: u64,
+    /// Grows when tokens are revoked.
+    revocations: u64,
     draining: bool,
 }
 
@@ -18,6 +20,8 @@ struct Phase {
 pub enum Announcement {
     /// New rules are in force; clients are known in the same way as before.
     Reloaded,
+    /// Tokens have been revoked; all else is as it was.
+    Revoked,
     /// Clients are known in another way: whom the former one admitted is nobody now.
     Superseded,
     /// No new connections; those that are open finish what they are doing.
@@ -33,6 +37,7 @@ pub struct Lifecycle(watch::Sender<Phase>);
 pub struct Remote {
     receiver: watch::Receiver<Phase>,
     regime: u64,
+    reloads: u64,
 }
 
 impl Lifecycle {
@@ -44,8 +49,14 @@ impl Lifecycle {
         if self.is_draining() {
             receiver.mark_changed();
         }
-        let regime = receiver.borrow().regimes;
-        Remote { receiver, regime }
+        let Phase {
+            reloads, regimes, ..
+        } = *receiver.borrow();
+        Remote {
+            receiver,
+            regime: regimes,
+            reloads,
+        }
     }
 
     /// Announces that new rules are in force.
@@ -56,6 +67,11 @@ impl Lifecycle {
     /// Announces new rules under which clients are known in another way.
     pub fn superseded(&self) {
         self.0.send_modify(|phase| phase.regimes += 1);
+    }
+
+    /// Announces that tokens have been revoked.
+    pub fn revoked(&self) {
+        self.0.send_modify(|phase| phase.revocations += 1);
     }
 
     /// Announces the drain.
@@ -81,7 +97,11 @@ impl Remote {
         match phase {
             Phase { draining: true, .. } => Announcement::Draining,
             Phase { regimes, .. } if regimes != self.regime => Announcement::Superseded,
-            Phase { .. } => Announcement::Reloaded,
+            Phase { reloads, .. } if reloads != self.reloads => {
+                self.reloads = reloads;
+                Announcement::Reloaded
+            }
+            Phase { .. } => Announcement::Revoked,
         }
     }
 
@@ -102,7 +122,10 @@ mod tests {
         lifecycle.reloaded();
         let mut early = lifecycle.subscribe();
         lifecycle.reloaded();
+        lifecycle.revoked();
         assert_eq!(early.changed().await, Announcement::Reloaded);
+        lifecycle.revoked();
+        assert_eq!(early.changed().await, Announcement::Revoked);
         lifecycle.superseded();
         assert_eq!(early.changed().await, Announcement::Superseded);
         lifecycle.drain();

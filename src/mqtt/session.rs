@@ -317,9 +317,19 @@ impl Session<'_> {
         match heard {
             Announcement::Draining => return Some(Ended::Draining),
             Announcement::Superseded => return Some(Ended::Untrusted),
-            Announcement::Reloaded => {}
+            Announcement::Reloaded | Announcement::Revoked => {}
         }
         let now = self.edge.clock.now();
+        if let Some(user) = user
+            && let Err(error) = self.edge.gate.check_revocation(user, now)
+        {
+            self.edge.metrics.refused(error.code());
+            tracing::warn!(%error, connection = %self.connection.id(), "closing an MQTT session");
+            return Some(Ended::Untrusted);
+        }
+        if heard == Announcement::Revoked {
+            return None;
+        }
         if let Some(terminator) = &self.edge.terminator
             && let Err(error) = self.connection.check_again(now, &terminator.policies())
         {

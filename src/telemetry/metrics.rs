@@ -34,6 +34,7 @@ pub struct Metrics {
     upstream_retries_denied: Family<UpstreamLabel, Counter>,
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
+    token_revocations: Gauge,
     key_fetches: Family<FetchLabels, Counter>,
     server_checks_failed: Family<ServerLabels, Counter>,
     /// WebSockets open now.
@@ -188,6 +189,8 @@ pub struct TokenMetrics {
     pub misses: Counter,
     /// Tokens that were forgotten to make room.
     pub evictions: Counter,
+    /// Entries of the list of revoked tokens.
+    pub revocations: Gauge,
     fetches: Family<FetchLabels, Counter>,
 }
 
@@ -252,6 +255,7 @@ impl Default for Metrics {
             upstream_retries_denied: Family::default(),
             tokens: Family::default(),
             token_evictions: Counter::default(),
+            token_revocations: Gauge::default(),
             key_fetches: Family::default(),
             server_checks_failed: Family::default(),
             websockets_active: Gauge::default(),
@@ -367,6 +371,11 @@ impl Metrics {
             self.token_evictions.clone(),
         );
         r.register(
+            "token_revocations",
+            "Entries of the list of revoked tokens",
+            self.token_revocations.clone(),
+        );
+        r.register(
             "token_key_fetches",
             "Fetches of a token provider's keys, by result",
             self.key_fetches.clone(),
@@ -478,6 +487,7 @@ impl Metrics {
             refused_hits: counter("refused_hit"),
             misses: counter("miss"),
             evictions: self.token_evictions.clone(),
+            revocations: self.token_revocations.clone(),
             fetches: self.key_fetches.clone(),
         }
     }

@@ -97,6 +97,9 @@ pub enum Flaw {
     /// Its issuer says that it does not hold, whatever it is (RFC 7662 §2.2).
     #[error("the token is not active")]
     Inactive,
+    /// It is on the list of those that hold no longer, whatever it says.
+    #[error("the token is revoked")]
+    Revoked,
     /// It is an API key that nobody has.
     #[error("no API key is like this")]
     UnknownApiKey,
@@ -141,6 +144,7 @@ impl Flaw {
             Self::Subject => "token_no_subject",
             Self::Confirmation => "token_confirmation",
             Self::Inactive => "token_inactive",
+            Self::Revoked => "token_revoked",
             Self::UnknownApiKey => "api_key_unknown",
             Self::Unavailable => "token_keys_unavailable",
         }

@@ -16,6 +16,7 @@ mod jwt;
 mod key;
 mod provider;
 mod remote;
+mod revocation;
 mod verified;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use jwks::JwksError;
 pub use key::{Algorithm, KeyError};
 pub use provider::{KeySource, ProviderError, ProviderSettings, Rules};
 pub use remote::{Location, RemoteSettings};
+pub use revocation::{Added, Revocation, RevocationError, RevocationSettings, Revocations};
 pub use verified::VerifiedToken;
 
 use api_key::ApiKeys;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub api_keys: Option<ApiKeySettings>,
     /// Who is asked about opaque tokens, if anybody is.
     pub introspection: Option<IntrospectionSettings>,
+    /// Where revoked tokens are listed, if they are.
+    pub revocations: Option<RevocationSettings>,
 }
 
 impl Settings {

@@ -60,6 +60,7 @@ fn load(provider: ProviderSettings) -> Verifier {
         providers: vec![provider],
         api_keys: None,
         introspection: None,
+        revocations: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Verifier::load(&settings, None, &clock, TokenMetrics::default()).unwrap()

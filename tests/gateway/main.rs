@@ -24,6 +24,7 @@ mod mqtt;
 mod oidc_provider;
 mod proxied;
 mod resumption;
+mod revocations;
 mod routing;
 mod secrecy;
 mod server_names;

@@ -322,14 +322,28 @@ fn answer(response: hyper::Response<Option<Vec<u8>>>) -> Answer {
 
 /// GET without TLS.
 pub async fn plain_get(address: SocketAddr, path: &str) -> (u16, String) {
+    plain(address, "GET", path, &[("host", "admin")], "").await
+}
+
+/// Any request without TLS, on a connection of its own: status and body.
+pub async fn plain(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+    body: &str,
+) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();
     tokio::spawn(connection);
-    let request = Request::get(path)
-        .header("host", "admin")
-        .body(Full::<Bytes>::default())
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = request
+        .body(Full::new(Bytes::from(body.to_owned())))
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     let status = response.status().as_u16();

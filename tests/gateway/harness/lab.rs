@@ -43,6 +43,7 @@ pub struct Config {
     pub mqtt: String,
     pub mqtts: String,
     pub mqtt_route: String,
+    pub admin: String,
     pub drain_timeout: Option<&'static str>,
     /// Whole tables.
     pub tables: String,
@@ -97,6 +98,12 @@ impl Config {
         self
     }
 
+    /// Lines for `[admin]`.
+    pub fn admin(mut self, lines: &str) -> Self {
+        writeln!(self.admin, "{lines}").unwrap();
+        self
+    }
+
     /// MQTT sessions end spread over this time.
     pub fn drain_timeout(mut self, time: &'static str) -> Self {
         self.drain_timeout = Some(time);
@@ -122,6 +129,7 @@ impl Config {
             mqtt,
             mqtts,
             mqtt_route,
+            admin,
             drain_timeout,
             tables,
         } = self;
@@ -129,7 +137,7 @@ impl Config {
         let drain_timeout = drain_timeout.unwrap_or("5s");
         format!(
             "{auth}\nworkers = 2\ndrain_timeout = \"{drain_timeout}\"\n\
-             [admin]\naddress = \"127.0.0.1:0\"\n\
+             [admin]\naddress = \"127.0.0.1:0\"\n{admin}\n\
              [log]\naccess = false\nlevel = \"error\"\n\
              [limits]\n{limits}\n[timeouts]\n{timeouts}\n\
              [tls]\ncertificate = \"server.crt\"\nkey = \"server.key\"\n{tls}\n\
@@ -266,6 +274,23 @@ impl Lab {
     /// Drains and says how many connections were cut.
     pub async fn drain(mut self, timeout: Duration) -> usize {
         self.gateway.take().unwrap().drain(timeout).await
+    }
+
+    /// Ends the gateway and starts another with the same files.
+    pub fn restart(&mut self) {
+        self.gateway = None;
+        self.gateway = Some(Gateway::start(self.settings().unwrap(), self.clock()).unwrap());
+    }
+
+    /// Tells the admin listener something, as its operator does: status and body.
+    pub async fn tell_admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let address = self.gateway().admin_address().unwrap();
+        let host = address.to_string();
+        let fields = [
+            ("host", host.as_str()),
+            ("content-type", "application/json"),
+        ];
+        super::client::plain(address, method, path, &fields, body).await
     }
 
     /// A page of the admin listener: status and body.
