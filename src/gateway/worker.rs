@@ -283,8 +283,16 @@ impl Speaker {
             lifecycle,
             counted,
         } = self;
+        // Boxed, as each protocol is: what is moved from call to call takes its room in each of them, and a
+        // connection that speaks one has no use for the other's.
+        let io = Box::new(io);
         match service {
-            Service::Http => http::serve(io, protocol, edge, connection, permit, lifecycle).await,
+            Service::Http => {
+                Box::pin(http::serve(
+                    io, protocol, edge, connection, permit, lifecycle,
+                ))
+                .await;
+            }
             Service::Mqtt(upstream) => {
                 if let Some(upstream) = edge.upstreams.get(upstream) {
                     let entrance = mqtt::Entrance {
@@ -292,7 +300,14 @@ impl Speaker {
                         demand: edge.mqtt.demand(),
                         presented: Presented::nothing(),
                     };
-                    mqtt::serve(io, &connection, &edge.mqtt, entrance, lifecycle).await;
+                    Box::pin(mqtt::serve(
+                        io,
+                        &connection,
+                        &edge.mqtt,
+                        entrance,
+                        lifecycle,
+                    ))
+                    .await;
                 }
                 drop(permit);
             }

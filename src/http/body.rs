@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::time::Sleep;
 
 use super::exchange::Exchange;
+use super::watch::Progress;
 use crate::upstream::Lease;
 
 /// Why a body ended early.
@@ -137,6 +138,7 @@ pub struct RequestBody {
     room: u64,
     upload: Arc<Upload>,
     patience: Patience,
+    progress: Arc<Progress>,
 }
 
 impl RequestBody {
@@ -146,12 +148,14 @@ impl RequestBody {
         limit: u64,
         stall: Duration,
         upload: Arc<Upload>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             incoming,
             room: limit,
             upload,
             patience: Patience::new(stall),
+            progress,
         }
     }
 }
@@ -163,6 +167,9 @@ impl RequestBody {
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         self.patience.rewarded();
+        if frame.is_none() {
+            self.progress.body_read();
+        }
         // Trailers end here (RFC 9110 §6.5.1): a server might take them for fields of the head,
         // from which what clients must not say has been removed.
         let Some(frame) = frame.transpose()?.filter(Frame::is_data) else {
@@ -180,6 +187,10 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        // Where its length was announced, nobody asks for more than that.
+        if self.incoming.is_end_stream() {
+            self.progress.body_read();
+        }
         // hyper lets go of it with its last byte.
         self.upload.ended.store(true, Ordering::Relaxed);
     }

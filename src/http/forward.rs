@@ -83,6 +83,7 @@ fn request_body(
         route.max_body,
         stall,
         Arc::clone(upload),
+        Arc::clone(&session.progress),
     ))
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn handle(
     if upgrade.is_some() && session.protocol == Protocol::Http1 {
         session.progress.upgrade(true);
     }
-    let offence = session.progress.begin();
+    let offence = session.progress.begin(!body.is_end_stream());
     let mut exchange = Exchange::begin(&session, &head);
     let passage = match offence {
         Some(offence) => Err(offence.into()),

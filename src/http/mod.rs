@@ -26,13 +26,13 @@ use hyper::header::HeaderName;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
 use headers::ConnectionFields;
 pub use headers::is_reserved;
-use watch::{Progress, Verdict, Watched};
+use watch::{Progress, Verdict, Watch, Watched};
 
 pub use head_scan::HeadScan;
 
@@ -201,7 +201,8 @@ pub async fn serve<IO>(
     let share = session.connection.id().share();
     let age = limits.age.map(|age| age.mul_f64(1.0 - share / 10.0));
     let deadlines = Deadlines {
-        limits: Limits { age, ..limits },
+        watch: progress.watch(&Limits { age, ..limits }, protocol),
+        limits,
         progress,
         lifecycle,
     };
@@ -212,31 +213,46 @@ pub async fn serve<IO>(
     }
 }
 
-async fn serve_http1<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, deadlines: Deadlines)
-where
+/// A connection between requests does without hyper's state and buffers, which are most of what it
+/// takes: it rests, and begins anew with the next request.
+async fn serve_http1<IO>(
+    mut io: TokioIo<Watched<IO>>,
+    session: Arc<Session>,
+    mut deadlines: Deadlines,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = deadlines.limits;
-    let service = service_fn(move |request| {
+    loop {
         let session = Arc::clone(&session);
-        // Boxed for each request: hyper keeps room for the future while no request is there.
-        Box::pin(async move { Ok::<_, Infallible>(handler::handle(session, request).await) })
-    });
-    let connection = http1::Builder::new()
-        .max_headers(limits.header_count)
-        .max_header_size(limits.header_bytes)
-        // Deadlines are kept by one coarse tick for the whole connection, see `watch`.
-        .header_read_timeout(None)
-        .serve_connection(io, service)
-        .with_upgrades();
-    deadlines
-        .keep(pin!(connection), |connection| {
-            connection.graceful_shutdown()
-        })
-        .await;
+        let service = service_fn(move |request| {
+            let session = Arc::clone(&session);
+            // Boxed for each request: hyper keeps room for the future while no request is there.
+            Box::pin(async move { Ok::<_, Infallible>(handler::handle(session, request).await) })
+        });
+        let connection = http1::Builder::new()
+            .max_headers(limits.header_count)
+            .max_header_size(limits.header_bytes)
+            // Deadlines are kept by one coarse tick for the whole connection, see `watch`.
+            .header_read_timeout(None)
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut connection = Box::new(connection);
+        let kept = deadlines.keep(Pin::new(&mut *connection), |connection| {
+            connection.graceful_shutdown();
+        });
+        let (Kept::Resting, Some(parts)) = (kept.await, connection.into_parts()) else {
+            return;
+        };
+        io = parts.io;
+        io.inner_mut().put_back(parts.read_buf);
+        if !deadlines.rest(io.inner_mut()).await {
+            return;
+        }
+    }
 }
 
-async fn serve_http2<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, deadlines: Deadlines)
+async fn serve_http2<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, mut deadlines: Deadlines)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -262,20 +278,28 @@ where
 /// The deadlines of one connection and what it must hear of meanwhile.
 struct Deadlines {
     limits: Limits,
+    watch: Watch,
     progress: Arc<Progress>,
     lifecycle: Remote,
 }
 
+/// Why a connection is no longer driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Ended,
+    /// It is between requests.
+    Resting,
+}
+
 impl Deadlines {
-    /// Drives `connection` to its end. It is told to finish when it has been idle for too long or
-    /// open for long enough, when it has had its share of requests, when the configuration is
-    /// replaced and when the gateway drains; it is dropped, and with it the socket, when a head or
-    /// the reading of an answer takes too long.
-    async fn keep<C>(mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>))
+    /// Drives `connection` to its end, or until it may rest. It is told to finish when it has been
+    /// idle for too long or open for long enough, when it has had its share of requests, when the
+    /// configuration is replaced and when the gateway drains; it is dropped, and with it the socket,
+    /// when a head or the reading of an answer takes too long.
+    async fn keep<C>(&mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>)) -> Kept
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut watch = self.progress.watch(&self.limits);
         let progress = Arc::clone(&self.progress);
         let finish = |connection: Pin<&mut C>| {
             if progress.may_finish() {
@@ -287,7 +311,7 @@ impl Deadlines {
         };
         let mut draining = false;
         let mut finishing = false;
-        let mut tick = tokio::time::interval(watch.tick());
+        let mut tick = tokio::time::interval(self.watch.tick());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.reset();
         loop {
@@ -297,7 +321,7 @@ impl Deadlines {
                     if let Err(error) = outcome {
                         tracing::debug!(%error, "connection ended early");
                     }
-                    return;
+                    return Kept::Ended;
                 }
                 () = self.progress.finishing(), if !finishing => {
                     finishing = true;
@@ -309,14 +333,39 @@ impl Deadlines {
                         continue;
                     }
                     draining = heard == Announcement::Draining;
+                    finishing = true;
                     finish(connection.as_mut());
                 }
-                _ = tick.tick() => match watch.check() {
+                _ = tick.tick() => match self.watch.check() {
                     Verdict::Fine => {}
-                    Verdict::Over => finish(connection.as_mut()),
-                    Verdict::Stalled => return,
+                    Verdict::Resting if finishing => {}
+                    Verdict::Resting => return Kept::Resting,
+                    Verdict::Over => {
+                        finishing = true;
+                        finish(connection.as_mut());
+                    }
+                    Verdict::Stalled => return Kept::Ended,
                 },
             }
         }
+    }
+
+    /// Waits for the client's next byte, for as long as a connection may be idle; whether it has come.
+    /// Whatever else it waits for ends the connection.
+    async fn rest<IO>(&mut self, io: &mut Watched<IO>) -> bool
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let woken = tokio::select! {
+            biased;
+            woken = io.wake() => woken,
+            _ = self.lifecycle.changed() => false,
+            () = tokio::time::sleep_until(self.watch.over_at()) => false,
+        };
+        if !woken {
+            // If it fails, the client is gone.
+            let _ = tokio::time::timeout(self.limits.stall_timeout, io.shutdown()).await;
+        }
+        woken
     }
 }

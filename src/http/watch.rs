@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::head_scan::{HeadScan, Offence};
@@ -42,15 +43,23 @@ pub(super) struct Progress {
     finishing: AtomicBool,
     /// HTTP/1.1 is asked for another protocol, or has switched to it.
     upgrading: AtomicBool,
+    /// The last request's body has not been read to its end.
+    body_unread: AtomicBool,
 }
 
 impl Progress {
     /// A request begins; tells what was wrong with its head as it stood on the wire.
-    pub(super) fn begin(&self) -> Option<Offence> {
+    pub(super) fn begin(&self, has_body: bool) -> Option<Offence> {
+        self.body_unread.store(has_body, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         Offence::from_code(self.offence.swap(0, Ordering::Relaxed))
+    }
+
+    /// The last byte of a request's body has been read.
+    pub(super) fn body_read(&self) {
+        self.body_unread.store(false, Ordering::Relaxed);
     }
 
     /// A request has been answered in full, or given up.
@@ -121,12 +130,14 @@ impl Progress {
     }
 
     /// An observer for the connection's tick.
-    pub(super) fn watch(self: &Arc<Self>, limits: &Limits) -> Watch {
+    pub(super) fn watch(self: &Arc<Self>, limits: &Limits, protocol: Protocol) -> Watch {
+        let may_rest = protocol == Protocol::Http1;
         let tick = limits
             .header_timeout
             .min(limits.idle_timeout)
             .min(limits.stall_timeout)
-            .min(limits.age.unwrap_or(Duration::MAX));
+            .min(limits.age.unwrap_or(Duration::MAX))
+            .min(if may_rest { REST_AFTER } else { Duration::MAX });
         let ticks = |limit: Duration| {
             let ticks = limit.as_millis().div_ceil(tick.as_millis().max(1));
             u32::try_from(ticks).unwrap_or(u32::MAX)
@@ -138,6 +149,7 @@ impl Progress {
             idle_ticks: ticks(limits.idle_timeout),
             stall_ticks: ticks(limits.stall_timeout),
             over_at: limits.age.map(|age| Instant::now() + age),
+            may_rest,
             epoch: 0,
             writes: 0,
             asks: 0,
@@ -150,13 +162,29 @@ impl Progress {
     fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed) > 0
     }
+
+    /// Whether nothing of a request or an answer is under way, neither here nor in a buffer of hyper's.
+    fn is_between_requests(&self) -> bool {
+        !self.is_active()
+            && !self.head_begun.load(Ordering::Relaxed)
+            && !self.body_unread.load(Ordering::Relaxed)
+            && !self.write_blocked.load(Ordering::Relaxed)
+            && !self.linger.load(Ordering::Relaxed)
+            && self.may_finish()
+            && !self.is_finishing()
+    }
 }
+
+/// After which time without a request a connection rests.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// What a tick finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Within every limit.
     Fine,
+    /// Within every limit, and between two requests.
+    Resting,
     /// No request for `idle_timeout`, or open for `age`.
     Over,
     /// A head that does not end, or a client that does not read.
@@ -172,6 +200,7 @@ pub(super) struct Watch {
     idle_ticks: u32,
     stall_ticks: u32,
     over_at: Option<Instant>,
+    may_rest: bool,
     epoch: u32,
     writes: u32,
     asks: u32,
@@ -206,9 +235,18 @@ impl Watch {
             Verdict::Stalled
         } else if !head_begun && self.quiet >= self.idle_ticks {
             Verdict::Over
+        } else if self.may_rest && self.progress.is_between_requests() {
+            Verdict::Resting
         } else {
             Verdict::Fine
         }
+    }
+
+    /// When a connection that rests has done so for long enough.
+    pub(super) fn over_at(&self) -> Instant {
+        let ticks = self.idle_ticks.saturating_sub(self.quiet);
+        let idle = Instant::now() + self.tick * ticks;
+        self.over_at.map_or(idle, |over_at| over_at.min(idle))
     }
 
     fn is_write_stalled(&mut self) -> bool {
@@ -244,6 +282,8 @@ pub(super) struct Watched<IO> {
     progress: Arc<Progress>,
     /// `None` for HTTP/2, whose heads are not lines.
     scan: Option<HeadScan>,
+    /// What has been read already, to be read again.
+    put_back: Bytes,
     farewell: Farewell,
 }
 
@@ -270,8 +310,14 @@ impl<IO> Watched<IO> {
             io,
             progress,
             scan,
+            put_back: Bytes::new(),
             farewell: Farewell::default(),
         }
+    }
+
+    /// Has these bytes, which were read last, read once more.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.put_back = bytes;
     }
 
     /// Notes bytes that arrived while no request was being answered: those of a head.
@@ -289,6 +335,25 @@ impl<IO> Watched<IO> {
         scan.feed(bytes);
         let offence = scan.offence().map_or(0, Offence::code);
         self.progress.offence.store(offence, Ordering::Relaxed);
+    }
+
+    /// Waits until there is something to read; `false` at the end.
+    pub(super) async fn wake(&mut self) -> bool
+    where
+        IO: AsyncRead + Unpin,
+    {
+        if !self.put_back.is_empty() {
+            return true;
+        }
+        let mut first = [0; 64];
+        match self.read(&mut first).await {
+            Ok(length) => {
+                self.put_back = Bytes::copy_from_slice(first.get(..length).unwrap_or_default())
+            }
+            // The client is gone.
+            Err(_) => return false,
+        }
+        !self.put_back.is_empty()
     }
 
     fn note_write(&self, outcome: &Poll<io::Result<usize>>) {
@@ -312,6 +377,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            let length = self.put_back.len().min(buf.remaining());
+            buf.put_slice(&self.put_back.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if let Some(arrived) = buf.filled().get(before..) {

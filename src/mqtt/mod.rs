@@ -110,6 +110,12 @@ pub enum Ending {
     GoingAway,
 }
 
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn end_with(&mut self, ending: Ending) {
+        (**self).end_with(ending);
+    }
+}
+
 impl Transport for TcpStream {
     fn end_with(&mut self, _: Ending) {}
 }

@@ -293,7 +293,8 @@ impl Session<'_> {
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
-                    match self.verdict(heard, user.as_ref()).await {
+                    // Boxed: it takes more room than all that a quiet session needs.
+                    match Box::pin(self.verdict(heard, user.as_ref())).await {
                         Some(Ended::Draining) => {
                             drain_at = Some(tokio::time::Instant::now() + self.share_of_drain());
                             None
