@@ -118,6 +118,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let listeners = listeners(root, &tls, &upstreams, &bindings, mode);
     let routes = routes(root, &listeners, &upstreams, &bindings);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
+    refuse_certificates_that_nobody_shows(root, &routes, mode);
     Settings {
         mode,
         workers: if workers == 0 {
@@ -475,6 +476,24 @@ fn refuse_tokens_without_providers(
             "is empty, as are api_keys.list and introspection.url, but {kind}.{name} takes bearer tokens"
         );
         root.problem("providers", message);
+    }
+}
+
+/// In key mode no certificate is asked for, so there is none that an upstream could be told of.
+fn refuse_certificates_that_nobody_shows(
+    root: &Section<'_, '_>,
+    routes: &[Arc<Route>],
+    mode: Mode,
+) {
+    if mode == Mode::Certificate {
+        return;
+    }
+    for route in routes {
+        if !route.forward_certificate.is_empty() {
+            let key = format!("{}.forward_certificate", route.name);
+            let message = "must be empty while auth = \"key\": no client shows a certificate";
+            root.section("routes").problem(&key, message);
+        }
     }
 }
 

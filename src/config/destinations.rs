@@ -22,7 +22,7 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 9] = [
+const OF_UPSTREAMS: [&str; 10] = [
     "protocol",
     "strip_prefix",
     "rewrite",
@@ -32,6 +32,7 @@ const OF_UPSTREAMS: [&str; 9] = [
     "idle_timeout",
     "keep_query_credential",
     "forward_claims",
+    "forward_certificate",
 ];
 
 /// Where a route for the paths `matched` leads: it must say so in one way.

@@ -10,11 +10,19 @@ use super::document::Section;
 use super::value::{Raw, boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
 use crate::route::{
-    Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route, WebOrigin,
+    CertificateDialect, Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route,
+    WebOrigin,
 };
 use crate::upstream;
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
+
+const DIALECTS: &[(&str, CertificateDialect)] = &[
+    ("rfc9440", CertificateDialect::Rfc9440),
+    ("xfcc", CertificateDialect::Xfcc),
+    ("nginx", CertificateDialect::Nginx),
+    ("traefik", CertificateDialect::Traefik),
+];
 
 /// All of them, in the order that everything else refers to, and those of listeners that redirect.
 pub(super) fn routes(
@@ -100,6 +108,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         binding: 0,
         claims: vec![],
         forward_claims: vec![],
+        forward_certificate: vec![],
         destination: Destination::Redirect(redirect),
         origins: vec![],
         max_body: 0,
@@ -143,6 +152,7 @@ fn route(
         binding: bindings.choose(section, used),
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
+        forward_certificate: section.read("forward_certificate", vec![], dialects),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
@@ -157,6 +167,11 @@ fn route(
 fn origins(raw: Raw) -> Result<Vec<WebOrigin>, String> {
     let origin = |item: String| item.parse().map_err(|error| format!("\"{item}\" {error}"));
     list(raw)?.into_iter().map(origin).collect()
+}
+
+fn dialects(raw: Raw) -> Result<Vec<CertificateDialect>, String> {
+    let words = list(raw)?.into_iter().map(Raw::Text);
+    words.map(|word| one_of(DIALECTS)(word)).collect()
 }
 
 /// The rules between the keys of one route.
@@ -195,6 +210,10 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.protocol == Protocol::Mqtt && !route.forward_claims.is_empty() {
         let message = "must be empty where protocol = \"mqtt\", which has no fields";
         section.problem("forward_claims", message);
+    }
+    if route.protocol == Protocol::Mqtt && !route.forward_certificate.is_empty() {
+        let message = "must be empty where protocol = \"mqtt\", which has no fields";
+        section.problem("forward_certificate", message);
     }
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";

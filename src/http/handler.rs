@@ -431,6 +431,13 @@ fn prepare(
     session.fields.set(fields, admission, host, request_id);
     headers::set_granted(fields, admission);
     headers::set_claims(fields, &route.forward_claims, admission);
+    if !route.forward_certificate.is_empty() {
+        let now = session.edge.clock.now();
+        let dialects = &route.forward_certificate;
+        session
+            .fields
+            .set_certificate(fields, dialects, &session.connection, now);
+    }
 }
 
 /// Opens a WebSocket at the upstream and, if it agrees, lets both sides talk (RFC 6455 §4).

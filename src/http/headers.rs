@@ -14,11 +14,12 @@ use hyper::header::{
 
 use serde_json::Value;
 
+use super::certificate::CertificateFields;
 use super::target::Host;
 use crate::access::{Admission, ClientCredential, Connection};
 use crate::callout::Grant;
 use crate::credential::{Presented, Source};
-use crate::route::ForwardedClaim;
+use crate::route::{CertificateDialect, ForwardedClaim};
 use crate::secret::Secret;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -279,6 +280,7 @@ pub(crate) struct ConnectionFields {
     forwarded_for: HeaderValue,
     port: HeaderValue,
     certificate: Option<HeaderValue>,
+    described: CertificateFields,
 }
 
 impl ConnectionFields {
@@ -294,6 +296,7 @@ impl ConnectionFields {
             forwarded_for: ascii(&remote.to_string()),
             port: port.into(),
             certificate,
+            described: CertificateFields::default(),
         }
     }
 
@@ -317,6 +320,22 @@ impl ConnectionFields {
         headers.insert(X_FORWARDED_HOST, host_value.clone());
         headers.insert(X_REQUEST_ID, request_id.clone());
         headers.insert(HOST, host_value);
+    }
+
+    /// Sets what the route's dialects say of the certificate. One that has expired meanwhile counts
+    /// for none, whatever the route demands.
+    pub(super) fn set_certificate(
+        &self,
+        headers: &mut HeaderMap,
+        dialects: &[CertificateDialect],
+        connection: &Connection,
+        now: u64,
+    ) {
+        let device = connection
+            .device()
+            .filter(|device| !device.has_expired(now));
+        self.described
+            .set(headers, dialects, device.map(|device| &**device));
     }
 
     fn credential(&self, admission: &Admission) -> Option<HeaderValue> {

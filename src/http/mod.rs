@@ -4,6 +4,7 @@
 //! requests and the loop that keeps its deadlines.
 
 mod body;
+mod certificate;
 mod exchange;
 mod forward;
 mod handler;

@@ -4,12 +4,16 @@
 //! know a device by the SHA-256 fingerprint of its certificate. What else the certificate says is
 //! read when something asks for it ([`Template`]).
 
+mod description;
+mod distinguished_name;
 mod names;
 mod subject;
 mod template;
 
 use std::sync::OnceLock;
 
+pub use description::Description;
+pub use distinguished_name::DistinguishedName;
 pub use names::Names;
 pub use subject::{SubjectError, common_name};
 pub use template::{Template, TemplateError};
@@ -61,6 +65,12 @@ impl DeviceIdentity {
     pub fn names(&self) -> &Names {
         let read = || Box::new(Names::read(self.peer.leaf()));
         self.names.get_or_init(read)
+    }
+
+    /// The certificate in words. Not remembered: whoever asks keeps what it makes of it.
+    #[must_use]
+    pub fn describe(&self) -> Option<Description> {
+        Description::read(self.peer.leaf())
     }
 
     /// Whether the certificate has expired at `now` (seconds since the Unix epoch).

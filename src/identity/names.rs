@@ -74,7 +74,7 @@ fn other_name(value: &[u8]) -> Option<String> {
     as_text(&inner).map(str::to_owned)
 }
 
-fn is_usable(text: &str) -> bool {
+pub(super) fn is_usable(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 

@@ -7,6 +7,7 @@
 mod claims;
 mod condition;
 mod destination;
+mod dialect;
 mod path;
 mod path_match;
 mod pattern;
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
+pub use dialect::CertificateDialect;
 pub use path::{PathError, normalise};
 pub use path_match::PathMatch;
 pub use pattern::{Pattern, PatternError};
@@ -107,6 +109,8 @@ pub struct Route {
     pub claims: Vec<ClaimRule>,
     /// What upstream is told of it.
     pub forward_claims: Vec<ForwardedClaim>,
+    /// In which words upstream is told of the client's certificate.
+    pub forward_certificate: Vec<CertificateDialect>,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.

@@ -144,6 +144,7 @@ mod tests {
             binding: 0,
             claims: vec![],
             forward_claims: vec![],
+            forward_certificate: vec![],
             destination: Destination::Upstream(0),
             origins: vec![],
             max_body: 0,

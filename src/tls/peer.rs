@@ -28,6 +28,12 @@ impl VerifiedPeer {
         self.chain.first().map_or(&[], |leaf| leaf)
     }
 
+    /// All that the client has sent, leaf first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
     /// The leaf's subject, the DER of an RFC 5280 `Name`.
     #[must_use]
     pub fn subject(&self) -> &[u8] {

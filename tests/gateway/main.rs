@@ -13,6 +13,7 @@ mod crowd;
 mod deadlines;
 mod extended_connect;
 mod floods;
+mod forward_certificate;
 mod forwarding;
 mod framing;
 mod harness;
