@@ -99,12 +99,12 @@ impl Gate {
             Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
             Requirement::Client => self.known_client(connection, demand, presented, now).await,
             Requirement::User => {
-                let user = self.user(connection, presented, demand.claims, now).await?;
+                let user = Box::pin(self.user(connection, presented, demand.claims, now)).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any if self.presents_token(presented) => {
                 // A token that does not hold is refused, whoever else the client may be.
-                let user = self.user(connection, presented, demand.claims, now).await?;
+                let user = Box::pin(self.user(connection, presented, demand.claims, now)).await?;
                 Ok(Admission::of_user(user))
             }
             Requirement::Any => match self.known_client(connection, demand, presented, now).await {
@@ -114,7 +114,7 @@ impl Gate {
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
                 let client = self.known_client(connection, demand, &others, now).await?;
-                let user = self.user(connection, &tokens, demand.claims, now).await?;
+                let user = Box::pin(self.user(connection, &tokens, demand.claims, now)).await?;
                 Ok(client.with_user(user))
             }
         }

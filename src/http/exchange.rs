@@ -8,7 +8,6 @@ use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
-use super::headers::ascii;
 use super::target::Host;
 use super::{Protocol, Session};
 use crate::route::Route;
@@ -40,9 +39,8 @@ struct Line {
 impl Exchange {
     /// Begins with the arrival of a request.
     pub(super) fn begin(session: &Arc<Session>, head: &Parts) -> Self {
-        let id = format!("{}-{}", session.connection.id(), session.next_request());
         Self {
-            request_id: ascii(&id),
+            request_id: session.request_id(),
             started: Instant::now(),
             method: head.method.clone(),
             route: None,

@@ -1,5 +1,6 @@
 //! The upstream's side of one request: sent once, answered in time, both bodies streamed.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
@@ -21,22 +22,22 @@ pub(super) async fn forward(
     admission: &Admission,
     session: &Session,
     route: &Route,
-    head: Parts,
+    head: Box<Parts>,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Loan), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let request = Request::from_parts(head, body);
+    let request = Request::from_parts(*head, body);
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
-    let patience = response_timeout(route, &upload);
-    let (response, lease) = upstream
-        .send(request, &client, device, patience)
-        .await
-        .map_err(|error| failure(error, &upload))?;
+    let sent = {
+        let patience = pin!(response_timeout(route, &upload));
+        upstream.send(request, &client, device, patience).await
+    };
+    let (response, lease) = sent.map_err(|error| failure(error, &upload))?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadUpgrade);
@@ -49,14 +50,14 @@ pub(super) async fn open(
     admission: &Admission,
     session: &Session,
     route: &Route,
-    head: Parts,
+    head: Box<Parts>,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Busy), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let request = Request::from_parts(head, body);
+    let request = Request::from_parts(*head, body);
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));

@@ -1,5 +1,7 @@
 //! The way of one request, from its head to its answer.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,11 +34,18 @@ use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// Answers one request, whatever it is.
-pub(super) async fn handle(
+pub(super) fn handle(
     session: Arc<Session>,
     request: Request<Incoming>,
-) -> Response<AnswerBody> {
+) -> Pin<Box<impl Future<Output = Result<Response<AnswerBody>, Infallible>>>> {
     let (head, body) = request.into_parts();
+    // Both on the heap: the head is handed from step to step, and hyper keeps room for the future
+    // while no request is there.
+    let head = Box::new(head);
+    Box::pin(async move { Ok(answer(session, head, body).await) })
+}
+
+async fn answer(session: Arc<Session>, head: Box<Parts>, body: Incoming) -> Response<AnswerBody> {
     let upgrade = head.extensions.get::<OnUpgrade>().cloned();
     if upgrade.is_some() && session.protocol == Protocol::Http1 {
         session.progress.upgrade(true);
@@ -95,14 +104,14 @@ enum Passage {
         admission: Admission,
         route: Arc<Route>,
         opening: Option<Opening>,
-        head: Parts,
+        head: Box<Parts>,
     },
     /// To speak MQTT with the gateway, and present more there.
     Mqtt {
         presented: Presented,
         route: Arc<Route>,
         opening: Opening,
-        head: Parts,
+        head: Box<Parts>,
     },
     /// Nowhere: the gateway has answered.
     Answered(Answer),
@@ -112,7 +121,7 @@ enum Passage {
 /// only then what the upstream is told. Nothing here costs the upstream anything.
 async fn decide(
     session: &Session,
-    mut head: Parts,
+    mut head: Box<Parts>,
     exchange: &mut Exchange,
 ) -> Result<Passage, Failure> {
     check_form(session, &head)?;
@@ -143,7 +152,7 @@ async fn decide(
         return answer.map(Passage::Answered);
     }
     if route.protocol == route::Protocol::Mqtt {
-        admit_to_present(session, &route, &presented).await?;
+        Box::pin(admit_to_present(session, &route, &presented)).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
         return Ok(Passage::Mqtt {
             presented,
@@ -189,7 +198,12 @@ async fn carry_out(
             route,
             opening: Some(opening),
             head,
-        } => open_websocket(session, &route, admission, opening, head, body).await,
+        } => {
+            Box::pin(open_websocket(
+                session, &route, admission, opening, head, body,
+            ))
+            .await
+        }
         Passage::Forward {
             admission,
             route,
@@ -418,10 +432,7 @@ fn prepare(
     // gRPC demands it on every hop.
     let with_trailers =
         upstream.is_some_and(Upstream::speaks_http2) && headers::takes_trailers(fields);
-    headers::remove_hop_by_hop(fields);
-    headers::remove_trailer(fields);
-    headers::remove_identity(fields, &session.edge.rules.claim_fields);
-    headers::remove_expect(fields);
+    headers::remove_what_ends_here(fields, &session.edge.rules.claim_fields);
     if with_trailers {
         fields.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -446,7 +457,7 @@ async fn open_websocket(
     route: &Arc<Route>,
     admission: Admission,
     opening: Opening,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: Incoming,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
@@ -476,7 +487,7 @@ fn open_mqtt(
     route: Arc<Route>,
     presented: Presented,
     opening: &Opening,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: &Incoming,
 ) -> Result<Answer, Failure> {
     /// MQTT 3.1.1 and 5, and what clients of MQTT 3.1 ask for.

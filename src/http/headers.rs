@@ -2,14 +2,13 @@
 //! client says about its own identity is removed, and what the gateway knows is set last, so that
 //! nothing the client sends can remove or double it.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use hyper::HeaderMap;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_PROTOCOL, TE,
 };
 
 use serde_json::Value;
@@ -22,9 +21,6 @@ use crate::credential::{Presented, Source};
 use crate::route::{CertificateDialect, ForwardedClaim};
 use crate::secret::Secret;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -36,35 +32,52 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// RFC 9110 §7.6.1, with what older implementations treat alike. `Transfer-Encoding` is between
 /// hyper and each side.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Removes the fields that end at this hop: those that `Connection` names, and those that are
 /// hop-by-hop whether it names them or not.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        remove_named_by_connection(headers);
-    }
-    for name in HOP_BY_HOP {
-        // Looking is far cheaper than removing what is not there.
-        if headers.contains_key(&name) {
-            headers.remove(name);
-        }
-    }
+    remove_all(headers, is_hop_by_hop);
 }
 
-/// Trailers of a request end here, and what announces them.
-pub(super) fn remove_trailer(headers: &mut HeaderMap) {
-    if headers.contains_key(TRAILER) {
-        headers.remove(TRAILER);
+/// Removes what a server must not get from a client: what ends at this hop, `Trailer`, since trailers
+/// do, and `Expect`, which the gateway has answered itself (RFC 9110 §10.1.1); and every field by which
+/// some upstream, in some dialect, learns who a client is, `ours` among them.
+pub(super) fn remove_what_ends_here(headers: &mut HeaderMap, ours: &[HeaderName]) {
+    remove_all(headers, |name| {
+        is_hop_by_hop(name)
+            || matches!(name, "trailer" | "expect")
+            || is_identity(name)
+            || is_one_of(name, ours)
+    });
+}
+
+/// Removes the fields that `ends` says it of and, with `Connection`, those that it names. They are
+/// looked at one by one, which costs less than to look for each that could be there.
+fn remove_all(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
+    let ending: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| ends(name.as_str()))
+        .cloned()
+        .collect();
+    if ending.contains(&CONNECTION) {
+        remove_named_by_connection(headers);
+    }
+    for name in ending {
+        headers.remove(name);
     }
 }
 
@@ -88,28 +101,14 @@ fn remove_named_by_connection(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|token| token.trim().parse().ok())
         .collect();
-    headers.remove(CONNECTION);
     for name in names {
         headers.remove(name);
     }
 }
 
-/// Removes every field by which some upstream, in some dialect, learns who a client is, `ours` among
-/// them.
-pub(super) fn remove_identity(headers: &mut HeaderMap, ours: &[HeaderName]) {
-    let claimed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_identity(name.as_str()) || is_one_of(name, ours))
-        .cloned()
-        .collect();
-    for name in claimed {
-        headers.remove(name);
-    }
-}
-
-fn is_one_of(name: &HeaderName, ours: &[HeaderName]) -> bool {
+fn is_one_of(name: &str, ours: &[HeaderName]) -> bool {
     !ours.is_empty() && {
-        let usual = usual(name.as_str());
+        let usual = usual(name);
         ours.iter().any(|ours| ours.as_str() == usual)
     }
 }
@@ -272,10 +271,15 @@ pub(super) fn take_subprotocol_tokens(
     }
 }
 
+/// How many fields [`ConnectionFields::set`] sets.
+const FIELDS_SET: usize = 9;
+
 /// The fields that are the same for every request of a connection, made once.
 #[derive(Debug)]
 pub(crate) struct ConnectionFields {
-    remote: IpAddr,
+    /// RFC 7239 §4, up to the host and from there on.
+    forwarded: (String, String),
+    host: OnceLock<HostFields>,
     scheme: &'static str,
     forwarded_for: HeaderValue,
     port: HeaderValue,
@@ -286,13 +290,23 @@ pub(crate) struct ConnectionFields {
 impl ConnectionFields {
     pub(super) fn new(connection: &Connection, port: u16) -> Self {
         let remote = connection.remote().ip().to_canonical();
+        let scheme = if connection.is_tls() { "https" } else { "http" };
+        // An IPv6 address stands in brackets and quotes (RFC 7239 §6).
+        let client = match remote {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
         let secret = connection.device().map(|device| device.client_secret());
         let certificate = secret
             .and_then(Result::ok)
             .and_then(|secret| authorization("Client", secret));
         Self {
-            remote,
-            scheme: if connection.is_tls() { "https" } else { "http" },
+            forwarded: (
+                format!("for={client};host=\""),
+                format!("\";proto={scheme}"),
+            ),
+            host: OnceLock::new(),
+            scheme,
             forwarded_for: ascii(&remote.to_string()),
             port: port.into(),
             certificate,
@@ -311,15 +325,23 @@ impl ConnectionFields {
         if let Some(value) = self.credential(admission) {
             headers.insert(AUTHORIZATION, value);
         }
-        let host_value = ascii(host.as_str());
-        headers.insert(FORWARDED, self.forwarded(host));
+        let said;
+        let host = match self.host.get_or_init(|| self.about(host)) {
+            usual if usual.host == host.as_str() => usual,
+            _ => {
+                said = self.about(host);
+                &said
+            }
+        };
+        headers.reserve(FIELDS_SET);
+        headers.insert(FORWARDED, host.forwarded.clone());
         headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
         headers.insert(X_REAL_IP, self.forwarded_for.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         headers.insert(X_FORWARDED_PORT, self.port.clone());
-        headers.insert(X_FORWARDED_HOST, host_value.clone());
+        headers.insert(X_FORWARDED_HOST, host.host.clone());
         headers.insert(X_REQUEST_ID, request_id.clone());
-        headers.insert(HOST, host_value);
+        headers.insert(HOST, host.host.clone());
     }
 
     /// Sets what the route's dialects say of the certificate. One that has expired meanwhile counts
@@ -347,17 +369,21 @@ impl ConnectionFields {
         }
     }
 
-    /// RFC 7239 §4; an IPv6 address stands in brackets and quotes (§6).
-    fn forwarded(&self, host: &Host) -> HeaderValue {
-        let mut text = String::with_capacity(80);
-        // Writing to a String cannot fail.
-        let _ = match self.remote {
-            IpAddr::V4(address) => write!(text, "for={address}"),
-            IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
-        };
-        let _ = write!(text, ";host=\"{}\";proto={}", host.as_str(), self.scheme);
-        ascii(&text)
+    fn about(&self, host: &Host) -> HostFields {
+        let (client, proto) = &self.forwarded;
+        HostFields {
+            host: ascii(host.as_str()),
+            forwarded: ascii(&[client, host.as_str(), proto].concat()),
+        }
     }
+}
+
+/// What servers are told of the host that a request is for. Nearly every request of a connection is for
+/// the same one, so it is kept for the first.
+#[derive(Debug)]
+struct HostFields {
+    host: HeaderValue,
+    forwarded: HeaderValue,
 }
 
 /// `Client <secret>` or `Bearer <token>`, marked so that no library indexes or prints it.
@@ -384,13 +410,6 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
-    }
-}
-
-/// The gateway has answered `Expect: 100-continue` itself (RFC 9110 §10.1.1).
-pub(super) fn remove_expect(headers: &mut HeaderMap) {
-    if headers.contains_key(EXPECT) {
-        headers.remove(EXPECT);
     }
 }
 

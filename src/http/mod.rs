@@ -16,14 +16,14 @@ mod target;
 mod tunnel;
 mod watch;
 
-use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper::header::HeaderName;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -134,6 +134,8 @@ impl Edge {
 pub(crate) struct Session {
     pub(crate) edge: Arc<Edge>,
     pub(crate) connection: Connection,
+    /// As it is called in logs.
+    name: String,
     /// Counts the connection for as long as anything of it lives.
     _permit: Permit,
     pub(crate) lifecycle: Remote,
@@ -162,6 +164,15 @@ impl Protocol {
 }
 
 impl Session {
+    /// The id of the next request: the connection's, and which one of it.
+    fn request_id(&self) -> HeaderValue {
+        let mut id = String::with_capacity(self.name.len() + 21);
+        id.push_str(&self.name);
+        // Writing to a String cannot fail.
+        let _ = write!(id, "-{}", self.next_request());
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"))
+    }
+
     /// Numbers a request. If it is the last that the connection may have, no other is taken.
     fn next_request(&self) -> u64 {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
@@ -190,6 +201,7 @@ pub async fn serve<IO>(
     let limits = edge.rules.limits;
     let session = Arc::new(Session {
         edge,
+        name: connection.id().to_string(),
         connection,
         _permit: permit,
         lifecycle: lifecycle.clone(),
@@ -226,11 +238,7 @@ async fn serve_http1<IO>(
     let limits = deadlines.limits;
     loop {
         let session = Arc::clone(&session);
-        let service = service_fn(move |request| {
-            let session = Arc::clone(&session);
-            // Boxed for each request: hyper keeps room for the future while no request is there.
-            Box::pin(async move { Ok::<_, Infallible>(handler::handle(session, request).await) })
-        });
+        let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
         let connection = http1::Builder::new()
             .max_headers(limits.header_count)
             .max_header_size(limits.header_bytes)
@@ -258,10 +266,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = deadlines.limits;
-    let service = service_fn(move |request| {
-        let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(handler::handle(session, request).await) }
-    });
+    let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))

@@ -26,7 +26,11 @@ pub(super) enum TargetError {
 
 /// The host of a request, with the port if it names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host(Authority);
+pub(super) struct Host {
+    authority: Authority,
+    /// How much of it is the name.
+    name: usize,
+}
 
 impl Host {
     /// Reads the one host that `head` names, wherever it stands.
@@ -44,22 +48,21 @@ impl Host {
             (None, Some(field)) => field,
             (None, None) => return Err(TargetError::MissingHost),
         };
-        if is_plain(&host) {
-            Ok(Self(host))
-        } else {
-            Err(TargetError::MalformedHost)
-        }
+        let name = plain_name(&host).ok_or(TargetError::MalformedHost)?;
+        Ok(Self {
+            name: name.strip_suffix('.').unwrap_or(name).len(),
+            authority: host,
+        })
     }
 
     /// Without the port, and without the final dot of a fully qualified name.
     pub(super) fn name(&self) -> &str {
-        let name = self.0.host();
-        name.strip_suffix('.').unwrap_or(name)
+        self.as_str().get(..self.name).unwrap_or_default()
     }
 
     /// As the client wrote it.
     pub(super) fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.authority.as_str()
     }
 }
 
@@ -80,16 +83,18 @@ fn same(a: &Authority, b: &Authority) -> bool {
     a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
-/// `Authority` allows user information and sub-delimiters, which no host of ours has.
-fn is_plain(authority: &Authority) -> bool {
+/// The host's name, with which it begins. `Authority` allows user information and sub-delimiters, which no
+/// host of ours has.
+fn plain_name(authority: &Authority) -> Option<&str> {
     let host = authority.host();
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
     };
-    !host.is_empty()
+    let is_plain = !host.is_empty()
         && host.bytes().all(allowed)
         && !authority.as_str().contains('@')
-        && authority.as_str().strip_prefix(host).is_some_and(is_port)
+        && authority.as_str().strip_prefix(host).is_some_and(is_port);
+    is_plain.then_some(host)
 }
 
 /// Nothing, or a colon and what may be a port. `Authority::port` says "none" of a malformed one.

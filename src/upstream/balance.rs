@@ -177,6 +177,11 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// Forgets what has been passed over.
+    pub(super) fn start_over(&mut self) {
+        *self = Self::new(self.device);
+    }
+
     /// For this device, where that is what counts.
     pub(super) fn new(device: Option<DeviceKey>) -> Self {
         let passed_over = Vec::new();

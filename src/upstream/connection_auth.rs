@@ -1,6 +1,8 @@
 //! NTLM and Negotiate (RFC 4559 §6), which authenticate a connection and not a request: whoever
 //! comes next on it would come as the client before. Such a connection is never shared.
 
+use std::iter;
+
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName, WWW_AUTHENTICATE};
 
@@ -15,21 +17,28 @@ pub(super) fn is_asked_for(response: &HeaderMap) -> bool {
 }
 
 fn names_scheme(headers: &HeaderMap, name: &HeaderName) -> bool {
-    // Few requests have the field, and fewer answers.
-    headers.contains_key(name)
-        && headers
-            .get_all(name)
-            .iter()
-            .any(|value| is_of_connection(value.as_bytes()))
+    let mut values = headers.get_all(name).iter();
+    values.any(|value| is_of_connection(value.as_bytes()))
 }
 
 /// One field may list several challenges (RFC 9110 §11.6.1): the schemes stand first in each.
 fn is_of_connection(value: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|part| {
-        let scheme = part.trim_ascii().split(|byte| *byte == b' ').next();
-        let scheme = scheme.unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
-    })
+    let commas = memchr::memchr_iter(b',', value).map(|at| at + 1);
+    let mut challenges = iter::once(0).chain(commas);
+    challenges.any(|at| begins_with_scheme(value.get(at..).unwrap_or_default()))
+}
+
+fn begins_with_scheme(challenge: &[u8]) -> bool {
+    let challenge = challenge.trim_ascii_start();
+    let begins = |scheme: &[u8]| {
+        challenge
+            .split_at_checked(scheme.len())
+            .is_some_and(|(name, rest)| {
+                name.eq_ignore_ascii_case(scheme)
+                    && matches!(rest.first(), None | Some(b' ' | b','))
+            })
+    };
+    begins(b"ntlm") || begins(b"negotiate")
 }
 
 #[cfg(test)]

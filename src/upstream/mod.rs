@@ -26,7 +26,7 @@ mod retries;
 mod server;
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ use multiplex::Multiplex;
 pub use pool::Lease;
 use pool::{Hold, Pool};
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
-use repeatable::Repeatable;
+use repeatable::{Original, Repeatable};
 use retries::Repeats;
 pub use retries::RetrySettings;
 use server::Server;
@@ -277,11 +277,23 @@ pub struct Upstream<B> {
     multiplex: Option<Multiplex<Repeatable<B>>>,
 }
 
+/// A request on its way to a server that takes it.
+struct Sending<'a, B> {
+    request: Box<Request<Repeatable<B>>>,
+    original: Option<Box<Original<B>>>,
+    repeats: Repeats<'a>,
+    search: Search,
+    /// `None` if it has a connection of its own.
+    pool: Option<&'a Arc<Pool<Repeatable<B>>>>,
+    /// The client, if the servers are told of it.
+    client: Option<&'a Introduction<'a>>,
+}
+
 /// How a request fared with one server.
 enum Attempt<B> {
     Answered(Response<Incoming>, Hold<B>),
     /// Nothing was done about it.
-    Unsent(Request<B>, io::Error),
+    Unsent(Box<Request<B>>, io::Error),
     Failed(hyper::Error),
     TimedOut,
 }
@@ -352,27 +364,48 @@ where
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn send(
-        &self,
+    pub fn send<'a>(
+        &'a self,
         request: Request<B>,
-        client: &Introduction<'_>,
+        client: &'a Introduction<'_>,
         device: Option<DeviceKey>,
-        patience: impl Future<Output = ()>,
-    ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
+        patience: Pin<&'a mut impl Future<Output = ()>>,
+    ) -> impl Future<Output = Result<(Response<Incoming>, Lease<B>), UpstreamError>> {
         let alone =
             self.servers.introduces_clients() || connection_auth::is_used(request.headers());
-        let pool = (!alone).then_some(&self.pool);
-        let client = alone.then_some(client);
-        let mut patience = pin!(patience);
-        let mut search = Search::new(device);
+        let repeats = self.servers.group.repeats(&request);
+        let (request, original) = repeats.lend(request);
+        // On the heap from here on, since it is handed from call to call.
+        let sending = Sending {
+            request: Box::new(request),
+            original,
+            repeats,
+            search: Search::new(device),
+            pool: (!alone).then_some(&self.pool),
+            client: alone.then_some(client),
+        };
+        self.search(sending, patience)
+    }
+
+    async fn search(
+        &self,
+        sending: Sending<'_, B>,
+        mut patience: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
+        let Sending {
+            mut request,
+            mut original,
+            mut repeats,
+            mut search,
+            pool,
+            client,
+        } = sending;
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        let mut repeats = self.servers.group.repeats(&request);
-        let (mut request, mut original) = repeats.lend(request);
         loop {
             let Some(busy) = self.servers.next(&mut search) else {
                 // What is repeated may come to the same server again, if there is no other.
                 if repeats.may_return() {
-                    search = Search::new(device);
+                    search.start_over();
                     continue;
                 }
                 return Err(self.servers.give_up(&search, failure));
@@ -386,7 +419,8 @@ where
             if attempt.is_in_vain(&repeats)
                 && let Some(again) = repeats.again(original.take())
             {
-                (request, original) = repeats.lend(again);
+                let (copy, kept) = repeats.lend(again);
+                (request, original) = (Box::new(copy), kept);
                 search.pass_over(Arc::clone(busy.at()));
                 continue;
             }
@@ -404,24 +438,36 @@ where
 
     async fn attempt(
         &self,
-        mut request: Request<Repeatable<B>>,
+        mut request: Box<Request<Repeatable<B>>>,
         server: &Arc<Server>,
         pool: Option<&Arc<Pool<Repeatable<B>>>>,
         client: Option<&Introduction<'_>>,
     ) -> Attempt<Repeatable<B>> {
         self.servers.name_host(request.headers_mut(), server);
+        // Boxed, as is what comes after the loop: each request would have room for both.
         if let Some(multiplex) = &self.multiplex {
-            return multiplex.send(request, &self.servers, server).await;
+            return Box::pin(multiplex.send(request, &self.servers, server)).await;
         }
         while let Some(mut sender) = take(pool, server).await {
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(*request).await {
                 Ok(response) => return whole(response, sender, pool),
                 Err(mut failure) => match failure.take_message() {
-                    Some(unsent) => request = unsent,
+                    Some(unsent) => request = Box::new(unsent),
                     None => return Attempt::Failed(failure.into_error()),
                 },
             }
         }
+        Box::pin(self.attempt_anew(request, server, pool, client)).await
+    }
+
+    /// On a new connection.
+    async fn attempt_anew(
+        &self,
+        request: Box<Request<Repeatable<B>>>,
+        server: &Arc<Server>,
+        pool: Option<&Arc<Pool<Repeatable<B>>>>,
+        client: Option<&Introduction<'_>>,
+    ) -> Attempt<Repeatable<B>> {
         let stream = match self.servers.connect(server, Spoken::Http1, client).await {
             Ok(stream) => stream,
             Err(error) => return Attempt::Unsent(request, error),
@@ -432,7 +478,7 @@ where
                 // Its end is seen by whoever has the sender or reads the response.
                 let _ = connection.await;
             });
-            let response = sender.send_request(request).await?;
+            let response = sender.send_request(*request).await?;
             Ok((response, sender))
         };
         match sent.await {

@@ -119,7 +119,7 @@ where
     /// Sends `request`, which is as HTTP/1.1 would have it, to `server`, one of `servers`.
     pub(super) async fn send(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         servers: &Servers,
         server: &Arc<Server>,
     ) -> Attempt<B> {
@@ -134,7 +134,7 @@ where
                 Ok(found) => found,
                 Err(error) => return Attempt::Unsent(request, error),
             };
-            let (copy, original) = repeatable::lend(request);
+            let (copy, original) = repeatable::lend(*request);
             let failure = match sender.try_send_request(copy).await {
                 Ok(mut response) => {
                     place.traffic.note(true);
@@ -151,7 +151,7 @@ where
                 }
             }
             match original.take_back().filter(|_| may_repeat) {
-                Some(untouched) => request = untouched,
+                Some(untouched) => request = Box::new(untouched),
                 None => return Attempt::Failed(failure),
             }
         }

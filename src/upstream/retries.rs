@@ -96,12 +96,12 @@ impl<'a> Repeats<'a> {
     pub(super) fn lend<B>(
         &self,
         request: Request<B>,
-    ) -> (Request<Repeatable<B>>, Option<Original<B>>) {
+    ) -> (Request<Repeatable<B>>, Option<Box<Original<B>>>) {
         if self.left == 0 {
             return (request.map(Repeatable::once), None);
         }
         let (copy, original) = repeatable::lend(request);
-        (copy, Some(original))
+        (copy, Some(Box::new(original)))
     }
 
     /// Whether an answer with this status counts as none.
@@ -116,7 +116,7 @@ impl<'a> Repeats<'a> {
 
     /// The request once more, if it may be: nothing of its body has been sent, and the budget
     /// allows it.
-    pub(super) fn again<B>(&mut self, original: Option<Original<B>>) -> Option<Request<B>> {
+    pub(super) fn again<B>(&mut self, original: Option<Box<Original<B>>>) -> Option<Request<B>> {
         self.left = self.left.checked_sub(1)?;
         let request = original?.take_back()?;
         self.claim = None;
