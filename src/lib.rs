@@ -43,6 +43,7 @@ pub mod mqtt;
 pub mod relay;
 pub mod route;
 pub mod secret;
+pub mod socket;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Each row may import from those before it; on a row rooms are strangers, except along arrows.
 const ROWS: &[&[&str]] = &[
-    &["secret", "clock", "host"],
+    &["secret", "clock", "host", "socket"],
     &["telemetry", "relay", "fetch"],
     &["listener", "tls", "token", "callout", "route", "upstream"],
     &["identity"],

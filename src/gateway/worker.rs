@@ -16,6 +16,7 @@ use crate::listener::crowd::{Crowd, CrowdLimits, Presence, turn_away};
 use crate::listener::proxied::{self, Ends, HeaderError, Proxies};
 use crate::listener::{self, Arrival, Permit, Remote};
 use crate::mqtt;
+use crate::socket::Socket;
 use crate::telemetry::{HandshakeResult, Shed};
 use crate::tls::{Accepted, HandshakeError, Resumed};
 use crate::upstream::Upstream;
@@ -141,7 +142,7 @@ impl Worker {
             }
         };
         let Some(terminator) = &listener.terminator else {
-            let speaking = speaker(None, None).speak(stream, Protocol::Http1);
+            let speaking = speaker(None, None).speak(Socket::from(stream), Protocol::Http1);
             self.shared.tasks.spawn(speaking);
             return;
         };
@@ -149,7 +150,7 @@ impl Worker {
             Ok(handshaking) => handshaking,
             Err(reason) => return shed(listener, stream, remote, reason).await,
         };
-        let accepted = match terminator.accept(stream).await {
+        let accepted = match terminator.accept(Socket::from(stream)).await {
             Ok(accepted) => accepted,
             Err(error) => return report_handshake(listener, remote, &error),
         };

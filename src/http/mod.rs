@@ -28,6 +28,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
@@ -170,7 +171,10 @@ impl Session {
         id.push_str(&self.name);
         // Writing to a String cannot fail.
         let _ = write!(id, "-{}", self.next_request());
-        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"))
+        let mut id = HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"));
+        // RFC 7541 §7.1.3: no table of HPACK remembers it, where it would push out what comes again.
+        id.set_sensitive(true);
+        id
     }
 
     /// Numbers a request. If it is the last that the connection may have, no other is taken.
@@ -254,7 +258,7 @@ async fn serve_http1<IO>(
             return;
         };
         io = parts.io;
-        io.inner_mut().put_back(parts.read_buf);
+        io.inner_mut().put_back(&parts.read_buf);
         if !deadlines.rest(io.inner_mut()).await {
             return;
         }
@@ -317,9 +321,7 @@ impl Deadlines {
         };
         let mut draining = false;
         let mut finishing = false;
-        let mut tick = tokio::time::interval(self.watch.tick());
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tick.reset();
+        let mut tick = pin!(tokio::time::sleep(self.watch.tick()));
         loop {
             tokio::select! {
                 biased;
@@ -342,16 +344,19 @@ impl Deadlines {
                     finishing = true;
                     finish(connection.as_mut());
                 }
-                _ = tick.tick() => match self.watch.check() {
-                    Verdict::Fine => {}
-                    Verdict::Resting if finishing => {}
-                    Verdict::Resting => return Kept::Resting,
-                    Verdict::Over => {
-                        finishing = true;
-                        finish(connection.as_mut());
+                () = &mut tick => {
+                    match self.watch.check() {
+                        Verdict::Fine => {}
+                        Verdict::Resting if finishing => {}
+                        Verdict::Resting => return Kept::Resting,
+                        Verdict::Over => {
+                            finishing = true;
+                            finish(connection.as_mut());
+                        }
+                        Verdict::Stalled => return Kept::Ended,
                     }
-                    Verdict::Stalled => return Kept::Ended,
-                },
+                    tick.as_mut().reset(Instant::now() + self.watch.tick());
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The deadlines of a connection at the price of one coarse timer for all of them.
 //!
 //! The stream and the handlers only note what happens; a tick looks whether anything has happened
-//! since the last one. A limit of ten seconds so closes a connection between ten and twenty
-//! seconds, which is all that a defence against slow clients needs.
+//! since the last one. A limit so closes a connection up to two ticks late, which is all that a defence
+//! against slow clients needs.
 
 use std::io;
 use std::pin::Pin;
@@ -137,25 +137,26 @@ impl Progress {
             .min(limits.idle_timeout)
             .min(limits.stall_timeout)
             .min(limits.age.unwrap_or(Duration::MAX))
-            .min(if may_rest { REST_AFTER } else { Duration::MAX });
-        let ticks = |limit: Duration| {
-            let ticks = limit.as_millis().div_ceil(tick.as_millis().max(1));
-            u32::try_from(ticks).unwrap_or(u32::MAX)
-        };
+            .min(if may_rest {
+                LONGEST_TICK
+            } else {
+                Duration::MAX
+            });
+        let now = Instant::now();
         Watch {
             progress: Arc::clone(self),
             tick,
-            head_ticks: ticks(limits.header_timeout),
-            idle_ticks: ticks(limits.idle_timeout),
-            stall_ticks: ticks(limits.stall_timeout),
-            over_at: limits.age.map(|age| Instant::now() + age),
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            stall_timeout: limits.stall_timeout,
+            over_at: limits.age.map(|age| now + age),
             may_rest,
             epoch: 0,
             writes: 0,
             asks: 0,
-            quiet: 0,
-            blocked: 0,
-            withheld: 0,
+            quiet_since: now,
+            blocked_since: None,
+            withheld_since: None,
         }
     }
 
@@ -175,8 +176,11 @@ impl Progress {
     }
 }
 
-/// After which time without a request a connection rests.
-const REST_AFTER: Duration = Duration::from_secs(1);
+/// How often a connection is looked at that could rest.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// How soon one is that may be about to. Most devices say one thing and then nothing for long.
+const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// What a tick finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +191,8 @@ pub(super) enum Verdict {
     Resting,
     /// No request for `idle_timeout`, or open for `age`.
     Over,
-    /// A head that does not end, or a client that does not read.
+    /// A head that does not end, or a client that does not read, or does not say its part of a
+    /// farewell.
     Stalled,
 }
 
@@ -196,44 +201,53 @@ pub(super) enum Verdict {
 pub(super) struct Watch {
     progress: Arc<Progress>,
     tick: Duration,
-    head_ticks: u32,
-    idle_ticks: u32,
-    stall_ticks: u32,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    stall_timeout: Duration,
     over_at: Option<Instant>,
     may_rest: bool,
     epoch: u32,
     writes: u32,
     asks: u32,
-    quiet: u32,
-    blocked: u32,
-    withheld: u32,
+    /// When something was last seen to have happened.
+    quiet_since: Instant,
+    /// When the socket was first seen to take nothing.
+    blocked_since: Option<Instant>,
+    /// When an answer was first seen to wait for its client.
+    withheld_since: Option<Instant>,
 }
 
 impl Watch {
-    /// How often to call [`Self::check`].
+    /// After which time to call [`Self::check`] next.
     pub(super) fn tick(&self) -> Duration {
-        self.tick
+        match self.may_rest && self.progress.is_between_requests() {
+            true => self.tick.min(REST_AFTER),
+            false => self.tick,
+        }
     }
 
     /// Looks at what has changed since the last call.
     pub(super) fn check(&mut self) -> Verdict {
-        if self.is_write_stalled() || self.is_answer_stalled() {
+        let now = Instant::now();
+        if self.is_write_stalled(now) || self.is_answer_stalled(now) {
             return Verdict::Stalled;
         }
-        if self.over_at.take_if(|at| *at <= Instant::now()).is_some() {
+        if self.over_at.take_if(|at| *at <= now).is_some() {
             return Verdict::Over;
         }
         let epoch = self.progress.epoch.load(Ordering::Relaxed);
         if epoch != self.epoch || self.progress.is_active() {
             self.epoch = epoch;
-            self.quiet = 0;
+            self.quiet_since = now;
             return Verdict::Fine;
         }
-        self.quiet += 1;
+        let quiet = now - self.quiet_since;
         let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
-        if head_begun && self.quiet >= self.head_ticks {
+        // hyper asks in HTTP/2 whether its GOAWAY has arrived, and waits for the answer for ever.
+        let farewell_over = self.idle_timeout.saturating_add(self.header_timeout);
+        if head_begun && quiet >= self.header_timeout || quiet >= farewell_over {
             Verdict::Stalled
-        } else if !head_begun && self.quiet >= self.idle_ticks {
+        } else if !head_begun && quiet >= self.idle_timeout {
             Verdict::Over
         } else if self.may_rest && self.progress.is_between_requests() {
             Verdict::Resting
@@ -244,35 +258,34 @@ impl Watch {
 
     /// When a connection that rests has done so for long enough.
     pub(super) fn over_at(&self) -> Instant {
-        let ticks = self.idle_ticks.saturating_sub(self.quiet);
-        let idle = Instant::now() + self.tick * ticks;
+        let idle = self.quiet_since + self.idle_timeout;
         self.over_at.map_or(idle, |over_at| over_at.min(idle))
     }
 
-    fn is_write_stalled(&mut self) -> bool {
+    fn is_write_stalled(&mut self, now: Instant) -> bool {
         let writes = self.progress.writes.load(Ordering::Relaxed);
         let blocked = self.progress.write_blocked.load(Ordering::Relaxed);
-        if !blocked || writes != self.writes {
-            self.writes = writes;
-            self.blocked = 0;
-            return false;
-        }
-        self.blocked += 1;
-        self.blocked > self.stall_ticks
+        let is_stuck = blocked && writes == self.writes;
+        self.writes = writes;
+        lasts(is_stuck, &mut self.blocked_since, self.stall_timeout, now)
     }
 
     /// No answer has moved although one could: a window that its client keeps shut (RFC 9113
     /// §5.2). What else is written, such as answers to pings, does not count.
-    fn is_answer_stalled(&mut self) -> bool {
+    fn is_answer_stalled(&mut self, now: Instant) -> bool {
         let asks = self.progress.asks.load(Ordering::Relaxed);
-        if self.progress.held.load(Ordering::Relaxed) == 0 || asks != self.asks {
-            self.asks = asks;
-            self.withheld = 0;
-            return false;
-        }
-        self.withheld += 1;
-        self.withheld > self.stall_ticks
+        let is_stuck = self.progress.held.load(Ordering::Relaxed) > 0 && asks == self.asks;
+        self.asks = asks;
+        lasts(is_stuck, &mut self.withheld_since, self.stall_timeout, now)
     }
+}
+
+/// Whether something has been so for as long as `limit`, as far as has been seen.
+fn lasts(is_so: bool, since: &mut Option<Instant>, limit: Duration, now: Instant) -> bool {
+    if !is_so {
+        *since = None;
+    }
+    is_so && now - *since.get_or_insert(now) >= limit
 }
 
 /// A stream that notes what passes.
@@ -315,9 +328,10 @@ impl<IO> Watched<IO> {
         }
     }
 
-    /// Has these bytes, which were read last, read once more.
-    pub(super) fn put_back(&mut self, bytes: Bytes) {
-        self.put_back = bytes;
+    /// Has these bytes, which were read last, read once more. Copied: even if there are none, they would
+    /// hold the whole buffer that they stand in.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.put_back = Bytes::copy_from_slice(bytes);
     }
 
     /// Notes bytes that arrived while no request was being answered: those of a head.

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 pub use probe::probe;
 pub use session::{Entrance, serve};
@@ -23,6 +22,7 @@ pub use session::{Entrance, serve};
 use crate::access::Gate;
 use crate::clock::Clock;
 use crate::route::{Demand, Requirement};
+use crate::socket::Socket;
 use crate::telemetry::Metrics;
 use crate::tls::Terminator;
 use crate::websocket::ByteStream;
@@ -116,7 +116,7 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
     }
 }
 
-impl Transport for TcpStream {
+impl Transport for Socket {
     fn end_with(&mut self, _: Ending) {}
 }
 

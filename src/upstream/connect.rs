@@ -7,12 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::proxy_protocol::{Introduction, ProxyProtocol};
 use super::server::Server;
+use crate::socket::Socket;
 use crate::tls::Initiator;
 
 /// What is spoken on a connection.
@@ -56,6 +56,7 @@ pub(super) async fn connect(
             let header = settings.proxy_protocol.header(client, spoken)?;
             stream.write_all(&header).await?;
         }
+        let stream = Socket::from(stream);
         let Some(tls) = tls else {
             return Ok(Link::Tcp(stream));
         };
@@ -71,9 +72,9 @@ pub(super) async fn connect(
 #[derive(Debug)]
 pub enum Link {
     /// Unencrypted.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// Encrypted, with a server that has proven who it is.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl AsyncRead for Link {
