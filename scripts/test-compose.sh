@@ -71,6 +71,8 @@ for mode in x509 key; do
   down
   up $mode
   for _ in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/443) 2>/dev/null && break; sleep 0.2; done
+  ok "$mode: the container is well" $compose -f docker/docker-compose.yml exec -T portcullis \
+    portcullis healthcheck --config /etc/portcullis/config.toml
   authorize=
   [ $mode = x509 ] || authorize="s/-X POST/-H 'Authorization: Client $secret' -X POST/"
   ok "$mode: curl publishes" publishes "$authorize" 202
