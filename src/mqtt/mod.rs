@@ -74,7 +74,7 @@ pub struct Settings {
     /// Whether enhanced authentication (MQTT 5.0 §4.12) is left to the broker; it is refused
     /// otherwise.
     pub enhanced_auth: bool,
-    /// Whether an MQTT 5 client that asks for it is told why in a sentence.
+    /// Whether MQTT 5 clients that do not ask otherwise are told why in a sentence.
     pub reason_strings: bool,
     /// Where MQTT 5 clients are sent when the gateway drains (MQTT 5.0 §4.13).
     pub server_reference: Option<String>,

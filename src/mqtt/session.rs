@@ -411,7 +411,7 @@ impl Session<'_> {
         } else {
             tracing::info!(%connection, %remote, reason = failure.reason(), "refused: {failure}");
         }
-        if let Some(answer) = failure.answer(asked) {
+        if let Some(answer) = failure.answer(asked, self.edge.settings.reason_strings) {
             // If it does not arrive, the client is gone.
             let _ = client.write_all(&answer).await;
         }

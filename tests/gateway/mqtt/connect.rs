@@ -447,6 +447,36 @@ async fn a_reason_is_said_in_a_sentence_only_where_that_is_configured_and_wanted
 }
 
 #[tokio::test]
+async fn a_malformed_connect_is_explained_where_that_is_configured() {
+    let lab = Config::x509().mqtt("reason_strings = true").start().await;
+    let mut reserved = usual(Version::V5);
+    reserved.flags = Some(0xc3);
+    // The wish for no reason is part of what cannot be read.
+    let mut unwanted = reserved.clone().properties(&[0x17, 0]);
+    unwanted.trailing = SECRET.into();
+    for transport in EVERY_TRANSPORT {
+        for connect in [&reserved, &unwanted] {
+            for cut in [Cut::Whole, Cut::Bytes] {
+                let mut wire = lab.mqtt_device(transport).await;
+                send(&mut wire, &connect.bytes(), cut).await;
+                let answer = wire.packet().await.unwrap();
+                assert_eq!((answer[0], answer[3], answer[5]), (0x20, 0x81, 0x1f));
+                let sentence = String::from_utf8(answer[8..].to_vec()).unwrap();
+                assert_eq!(sentence, "the reserved connect flag is set");
+                wire.end().await;
+            }
+        }
+        // MQTT 3 has no room for it.
+        let mut connect = usual(Version::V311);
+        connect.level = 3;
+        let mut wire = lab.mqtt_device(transport).await;
+        wire.send(&connect.bytes()).await;
+        wire.ends_with(&[0x20, 2, 0, 1]).await;
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_finish_its_connect_in_time_is_closed() {
     let lab = Config::x509()
         .mqtt("connect_timeout = \"300ms\"")
