@@ -11,6 +11,7 @@ mod connection_age;
 mod credentials;
 mod crowd;
 mod deadlines;
+mod descriptors;
 mod extended_connect;
 mod floods;
 mod forward_certificate;
