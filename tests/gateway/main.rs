@@ -24,6 +24,7 @@ mod legacy;
 mod lifecycle;
 mod mqtt;
 mod oidc_provider;
+mod parity;
 mod proxied;
 mod resumption;
 mod revocations;
