@@ -18,6 +18,7 @@ mod forward_certificate;
 mod forwarding;
 mod framing;
 mod harness;
+mod http2_heads;
 mod introspection;
 mod isolation;
 mod legacy;
