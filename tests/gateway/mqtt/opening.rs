@@ -56,6 +56,19 @@ async fn both_subprotocols_of_mqtt_are_spoken() {
 }
 
 #[tokio::test]
+async fn no_extension_is_agreed_on_that_would_unfold_frames() {
+    let lab = Lab::x509().await;
+    let fields = [
+        ("sec-websocket-protocol", "mqtt"),
+        ("sec-websocket-extensions", "permessage-deflate"),
+    ];
+    let (socket, answer) = lab.device().open_websocket("/mqtt", &fields).await.unwrap();
+    assert!(!answer.headers.contains_key("sec-websocket-extensions"));
+    let wire = Wire::of_websocket(socket);
+    accepted(&lab, wire, &usual(Version::V5), Version::V5).await;
+}
+
+#[tokio::test]
 async fn an_opening_for_something_else_than_mqtt_is_refused() {
     let lab = Lab::x509().await;
     for fields in [
