@@ -187,7 +187,8 @@ pub(super) enum Verdict {
     Resting,
     /// No request for `idle_timeout`, or open for `age`.
     Over,
-    /// A head that does not end, or a client that does not read.
+    /// A head that does not end, or a client that does not read, or does not say its part of a
+    /// farewell.
     Stalled,
 }
 
@@ -231,7 +232,9 @@ impl Watch {
         }
         self.quiet += 1;
         let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
-        if head_begun && self.quiet >= self.head_ticks {
+        // hyper asks in HTTP/2 whether its GOAWAY has arrived, and waits for the answer for ever.
+        let farewell_over = self.idle_ticks.saturating_add(self.head_ticks);
+        if head_begun && self.quiet >= self.head_ticks || self.quiet >= farewell_over {
             Verdict::Stalled
         } else if !head_begun && self.quiet >= self.idle_ticks {
             Verdict::Over
