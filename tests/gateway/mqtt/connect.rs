@@ -87,6 +87,8 @@ fn by_password(version: Version, password: &str) -> Vec<Connect> {
         };
         all.push(connect.clone().properties(&properties));
         all.push(connect.properties(&properties).will(will));
+        // MQTT 5.0 §3.1.2.9: a password needs no user name.
+        all.push(Connect::new(version).password(password));
     } else {
         // Keep alive and the flags before it read as one character of two bytes (W9).
         all.push(connect.keep_alive(0x8080));
@@ -215,7 +217,13 @@ fn closed_at_once() -> Vec<Vec<u8>> {
         (other.name, other.level) = (name, level);
         all.push(other.bytes());
     }
-    let invalid: [&[u8]; 4] = [&[0xff, 0xfe], b"nul\0", &[0xed, 0xa0, 0x80], &[0xc0, 0x80]];
+    let invalid: [&[u8]; 5] = [
+        &[0xff, 0xfe],
+        b"nul\0",
+        &[0xed, 0xa0, 0x80],
+        &[0xc0, 0x80],
+        "\u{fffe}".as_bytes(),
+    ];
     for text in invalid {
         let mut named = connect.clone();
         named.user_name = Some(text.to_vec());
@@ -224,6 +232,12 @@ fn closed_at_once() -> Vec<Vec<u8>> {
     let mut trailing = connect.clone();
     trailing.trailing = vec![0];
     all.push(trailing.bytes());
+    // A will of quality of service 3, and what only a will has without one.
+    for (will, flags) in [(Some(Will::new(b"w")), 0xde), (None, 0xca), (None, 0xe2)] {
+        let mut odd = connect.clone();
+        (odd.will, odd.flags) = (will, Some(flags));
+        all.push(odd.bytes());
+    }
     // A password without a user name, and fields that reach beyond the end.
     all.push(Connect::new(Version::V311).password(SECRET).bytes());
     let mut body = connect.bytes()[2..].to_vec();
