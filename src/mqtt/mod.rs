@@ -136,14 +136,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for ByteStream<IO> {
     }
 }
 
-/// Reads on after an answer, within bounds, so that the answer arrives: closing with bytes unread
-/// would reset the connection.
-async fn linger(mut client: impl Transport) {
+/// Says `answer`, ends the connection and reads on, so that the answer arrives: closing with bytes
+/// unread would reset the connection. Within bounds, since the client may neither read nor end.
+async fn let_go(mut client: impl Transport, answer: &[u8]) {
     const MOST: u64 = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(1);
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let farewell = async {
+        client.write_all(answer).await?;
+        client.shutdown().await?;
+        tokio::io::copy(&mut client.take(MOST), &mut tokio::io::sink()).await
+    };
     // The connection ends either way.
-    let _ = client.shutdown().await;
-    let mut rest = client.take(MOST);
-    let _ = tokio::time::timeout(LONGEST, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    let _ = tokio::time::timeout(LONGEST, farewell).await;
 }

@@ -209,6 +209,39 @@ async fn pings_are_answered_before_and_behind_connect() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_nothing_is_let_go_all_the_same() {
+    let lab = Config::x509()
+        .mqtt("connect_timeout = \"1s\"")
+        .limits("connections_per_address = 1")
+        .start()
+        .await;
+    let stream = raw_socket(&lab).await;
+    let (_unread, mut writer) = tokio::io::split(stream);
+    // Until the pongs fill what lies between, and beyond.
+    let pings = masked(0x89, &[b'p'; 125]).repeat(1000);
+    let flood = async {
+        while writer.write_all(&pings).await.is_ok() {}
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = flood => {}
+        () = until_gone(&lab) => {}
+    }
+    lab.broker.assert_untouched().await;
+}
+
+/// Waits until there is room for another connection.
+async fn until_gone(lab: &Lab) {
+    let gone = async {
+        while lab.device().get("/http/m").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(PATIENCE, gone).await;
+    assert!(gone.is_ok(), "it is still there");
+}
+
+#[tokio::test]
 async fn a_close_is_answered_with_its_code() {
     let lab = Lab::x509().await;
     let mut stream = raw_socket(&lab).await;

@@ -8,9 +8,9 @@ use super::{accepted, session, session_with, usual};
 use crate::harness::ca::{device, valid_for};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{
-    EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, packet, publish,
+    EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, field, packet, publish,
 };
-use crate::harness::{Authority, Client, Lab};
+use crate::harness::{Authority, Client, Lab, Scripted};
 
 /// PINGREQ and PINGRESP.
 const PING: [&[u8]; 2] = [&[0xc0, 0], &[0xd0, 0]];
@@ -312,6 +312,30 @@ async fn a_broker_that_cannot_be_reached_is_named_as_the_reason() {
         wire.send(&usual(version).password("x").bytes()).await;
         wire.ends_with(&version.not_authorized()).await;
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_take_the_connect_is_given_up() {
+    let silent = Scripted::start().await;
+    let lines = format!(
+        "[upstreams.down]\nservers = [\"{}\"]\nconnect_timeout = \"300ms\"\n\
+         [listeners.down]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtts\"\nupstream = \"down\"\n",
+        silent.address
+    );
+    let lab = Config::x509()
+        .mqtt("max_connect = \"64MiB\"")
+        .tables(&lines)
+        .start()
+        .await;
+    let device = lab.authority.device(SECRET);
+    let client = Client::new(lab.address_of("down"), lab.authority.der(), Some(device));
+    // User properties of 64 KiB each: more than the system's buffers hold.
+    let property = [&[0x26, 0, 1, b'k'][..], &field(&[b'v'; 65_000])].concat();
+    let connect = usual(Version::V5).properties(&property.repeat(300));
+    let mut wire = Wire::over_tls(&client, &["mqtt"]).await.unwrap();
+    wire.send(&connect.bytes()).await;
+    let _peer = silent.accept().await;
+    wire.ends_with(&[0x20, 3, 0, 0x88, 0]).await;
 }
 
 #[tokio::test]
