@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 compose=${COMPOSE:-$(command -v docker-compose || echo docker compose)}
-up() { AUTH=$1 PORTCULLIS_USER=$(id -u):$(id -g) $compose -f docker/docker-compose.yml up -d >/dev/null; }
+up() { AUTH=$1 $compose -f docker/docker-compose.yml up -d >/dev/null; }
 down() { $compose -f docker/docker-compose.yml down >/dev/null 2>&1 || true; }
 for tool in curl node mosquitto_pub mosquitto_sub openssl; do
   command -v "$tool" >/dev/null || { echo "make test-compose needs $tool, which is not installed" >&2; exit 1; }
