@@ -45,6 +45,23 @@ pub(super) struct Progress {
     upgrading: AtomicBool,
     /// The last request's body has not been read to its end.
     body_unread: AtomicBool,
+    /// The client has been told that the connection ends.
+    farewell: AtomicBool,
+    /// Other rules are in force than those of this connection.
+    doubted: AtomicBool,
+    /// No request is taken any more.
+    closed: AtomicBool,
+}
+
+/// Whether a connection takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It does.
+    Good,
+    /// If its client would be let in today.
+    Doubtful,
+    /// It does not.
+    Lost,
 }
 
 impl Progress {
@@ -118,6 +135,33 @@ impl Progress {
         .await;
     }
 
+    /// The client is told that the connection ends. In HTTP/2 it may have sent requests before it hears
+    /// of that; one that hears and does not answer is given some time, and then none is taken.
+    pub(super) fn bid_farewell(&self) {
+        self.farewell.store(true, Ordering::Relaxed);
+    }
+
+    /// Other rules are in force.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// No request is taken any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn standing(&self) -> Standing {
+        if self.closed.load(Ordering::Relaxed) {
+            Standing::Lost
+        } else if self.doubted.load(Ordering::Relaxed) {
+            Standing::Doubtful
+        } else {
+            Standing::Good
+        }
+    }
+
     /// Whether HTTP/1.1 is asked for another protocol, or has switched to it. Told to finish
     /// meanwhile, hyper would write `Connection: close` into the very answer that switches.
     pub(super) fn upgrade(&self, upgrading: bool) {
@@ -156,6 +200,7 @@ impl Progress {
             quiet: 0,
             blocked: 0,
             withheld: 0,
+            since_farewell: 0,
         }
     }
 
@@ -187,8 +232,7 @@ pub(super) enum Verdict {
     Resting,
     /// No request for `idle_timeout`, or open for `age`.
     Over,
-    /// A head that does not end, or a client that does not read, or does not say its part of a
-    /// farewell.
+    /// A head that does not end, or a client that does not read, or does not go.
     Stalled,
 }
 
@@ -208,6 +252,7 @@ pub(super) struct Watch {
     quiet: u32,
     blocked: u32,
     withheld: u32,
+    since_farewell: u32,
 }
 
 impl Watch {
@@ -218,7 +263,7 @@ impl Watch {
 
     /// Looks at what has changed since the last call.
     pub(super) fn check(&mut self) -> Verdict {
-        if self.is_write_stalled() || self.is_answer_stalled() {
+        if self.is_write_stalled() || self.is_answer_stalled() || self.is_overstayed() {
             return Verdict::Stalled;
         }
         if self.over_at.take_if(|at| *at <= Instant::now()).is_some() {
@@ -232,9 +277,7 @@ impl Watch {
         }
         self.quiet += 1;
         let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
-        // hyper asks in HTTP/2 whether its GOAWAY has arrived, and waits for the answer for ever.
-        let farewell_over = self.idle_ticks.saturating_add(self.head_ticks);
-        if head_begun && self.quiet >= self.head_ticks || self.quiet >= farewell_over {
+        if head_begun && self.quiet >= self.head_ticks {
             Verdict::Stalled
         } else if !head_begun && self.quiet >= self.idle_ticks {
             Verdict::Over
@@ -250,6 +293,21 @@ impl Watch {
         let ticks = self.idle_ticks.saturating_sub(self.quiet);
         let idle = Instant::now() + self.tick * ticks;
         self.over_at.map_or(idle, |over_at| over_at.min(idle))
+    }
+
+    /// The client has been told to go and does not. hyper asks in HTTP/2 whether its GOAWAY has
+    /// arrived, and until that is answered, if it ever is, takes requests.
+    fn is_overstayed(&mut self) -> bool {
+        if !self.progress.farewell.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.since_farewell = self.since_farewell.saturating_add(1);
+        if self.since_farewell > self.head_ticks {
+            self.progress.close();
+        }
+        // What has been answered may still be on its way to a client that reads slowly.
+        let busy = self.progress.is_active() || self.progress.write_blocked.load(Ordering::Relaxed);
+        !busy && self.since_farewell > self.head_ticks.saturating_add(self.stall_ticks)
     }
 
     fn is_write_stalled(&mut self) -> bool {

@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PING, RST_STREAM,
-    SETTINGS, head,
+    SETTINGS, head, is_served,
 };
 use crate::harness::kept::whole;
 use crate::harness::lab::Config;
@@ -134,7 +134,7 @@ async fn trickle(lab: &Lab, first: Frames, next: &[u8]) {
 #[tokio::test]
 async fn an_http2_head_that_does_not_end_is_cut() {
     let lab = Config::x509()
-        .timeouts("header = \"200ms\"\nidle = \"400ms\"")
+        .timeouts("header = \"200ms\"\nidle = \"400ms\"\nstall = \"200ms\"")
         .start()
         .await;
     let begun = Frames::new().add(HEADERS, END_STREAM, 1, &head("GET", "/http/m"));
@@ -157,13 +157,36 @@ async fn an_http2_head_that_does_not_end_is_cut() {
 #[tokio::test]
 async fn an_http2_connection_is_not_kept_open_by_what_is_no_request() {
     let lab = Config::x509()
-        .timeouts("header = \"200ms\"\nidle = \"400ms\"")
+        .timeouts("header = \"200ms\"\nidle = \"400ms\"\nstall = \"200ms\"")
         .start()
         .await;
     for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (0xbe, b"unknown")] {
         let frame = Frames(Vec::new()).add(kind, 0, 0, payload);
         trickle(&lab, Frames::new(), &frame.0).await;
     }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_ignores_the_farewell_is_not_served_for_long() {
+    let lab = Config::x509()
+        .limits("requests_per_connection = 1")
+        .timeouts("header = \"200ms\"\nstall = \"200ms\"")
+        .start()
+        .await;
+    let mut connection = lab.device().connect(&["h2"]).await.unwrap();
+    connection.write_all(&Frames::new().0).await.unwrap();
+    assert!(is_served(&mut connection, 1, "/http/m").await);
+    let ending = async {
+        let mut stream = 3;
+        while is_served(&mut connection, stream, "/http/m").await {
+            stream += 2;
+        }
+        // What is refused keeps the connection no more than what is served.
+        let mut answer = [0; 1024];
+        while let Ok(1..) = connection.read(&mut answer).await {}
+    };
+    let ended = tokio::time::timeout(PATIENCE, ending).await;
+    assert!(ended.is_ok(), "it goes on");
 }
 
 #[tokio::test]
