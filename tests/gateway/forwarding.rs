@@ -819,6 +819,38 @@ async fn a_client_reads_an_answer_as_the_gateway_has_read_it() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_has_asked_for_reaches_nobody() {
+    let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let upstream = Scripted::start().await;
+        let lab = Config::x509().tables(&upstream.tables()).start().await;
+        let device = lab.device();
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer.say(&format!("{answer}{forged}")).await;
+            peer
+        };
+        let (first, peer) = tokio::join!(device.get("/raw/1"), origin);
+        assert_ne!(first.unwrap().body, "forged");
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            assert!(peer.head().await.starts_with("get /raw/2 "));
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown")
+                .await;
+        };
+        let (second, ()) = tokio::join!(device.get("/raw/2"), origin);
+        assert_eq!(second.unwrap().body, "own", "{answer}");
+        peer.closed().await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_does_not_wear_its_client_out_before_it_answers() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\n";
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
