@@ -5,6 +5,11 @@ cd "$(dirname "$0")/.."
 
 echo "formatting"; cargo fmt --check
 echo "lints"; cargo clippy --quiet --all-targets -- -D warnings
+if command -v c++ >/dev/null; then
+  echo "fuzz targets"; cargo check --quiet --manifest-path fuzz/Cargo.toml
+else
+  echo "fuzz targets: NOT CHECKED, a C++ compiler is missing"
+fi
 echo "documentation"; RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 if command -v cargo-deny >/dev/null; then
   echo "dependencies"; cargo deny --log-level error check bans licenses sources

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 compose=${COMPOSE:-$(command -v docker-compose || echo docker compose)}
-up() { AUTH=$1 PORTCULLIS_USER=$(id -u):$(id -g) $compose -f docker/docker-compose.yml up -d >/dev/null; }
+up() { AUTH=$1 $compose -f docker/docker-compose.yml up -d >/dev/null; }
 down() { $compose -f docker/docker-compose.yml down >/dev/null 2>&1 || true; }
 for tool in curl node mosquitto_pub mosquitto_sub openssl; do
   command -v "$tool" >/dev/null || { echo "make test-compose needs $tool, which is not installed" >&2; exit 1; }
@@ -71,6 +71,8 @@ for mode in x509 key; do
   down
   up $mode
   for _ in $(seq 100); do (exec 3<>/dev/tcp/127.0.0.1/443) 2>/dev/null && break; sleep 0.2; done
+  ok "$mode: the container is well" $compose -f docker/docker-compose.yml exec -T portcullis \
+    portcullis healthcheck --config /etc/portcullis/config.toml
   authorize=
   [ $mode = x509 ] || authorize="s/-X POST/-H 'Authorization: Client $secret' -X POST/"
   ok "$mode: curl publishes" publishes "$authorize" 202

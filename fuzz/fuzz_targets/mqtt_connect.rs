@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         Ok(Progress::Complete(connect)) => check_rewrites(&connect, &limits),
         Ok(Progress::NeedMore) => {}
         Err(error) => {
-            let _ = (error.answer(), error.to_string());
+            let _ = (error.answer(true), error.to_string());
         }
     }
 });

@@ -47,6 +47,7 @@ fn verifier() -> Verifier {
         providers: vec![provider],
         api_keys: None,
         introspection: None,
+        revocations: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let verifier = Verifier::load(&settings, None, &clock, TokenMetrics::default());

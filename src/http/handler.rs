@@ -26,6 +26,7 @@ use super::own_answer;
 use super::refusal::Failure;
 use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
+use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
@@ -124,6 +125,7 @@ async fn decide(
     mut head: Box<Parts>,
     exchange: &mut Exchange,
 ) -> Result<Passage, Failure> {
+    check_standing(session)?;
     check_form(session, &head)?;
     let host = Host::of(&head)?;
     let uri = head.uri.clone();
@@ -241,6 +243,21 @@ fn discard(session: &Session, mut body: Incoming) {
         .edge
         .tasks
         .spawn(tokio::time::timeout(LONGEST, rest));
+}
+
+/// A connection that has been told to end takes what its client may have sent before it heard of that,
+/// but not what nobody could send today: another connection may (RFC 9110 §15.5.20).
+fn check_standing(session: &Session) -> Result<(), Failure> {
+    let stands = match session.progress.standing() {
+        Standing::Good => true,
+        Standing::Doubtful => session.is_still_trusted(),
+        Standing::Lost => false,
+    };
+    if stands {
+        Ok(())
+    } else {
+        Err(Failure::Misdirected)
+    }
 }
 
 /// What can be said of a request by itself.

@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use hyper::HeaderMap;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue,
-    SEC_WEBSOCKET_PROTOCOL, TE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_PROTOCOL, TE, TRANSFER_ENCODING,
 };
 
 use serde_json::Value;
@@ -77,6 +77,11 @@ fn remove_all(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
         remove_named_by_connection(headers);
     }
     for name in ending {
+        if name == TRANSFER_ENCODING {
+            // RFC 9112 §6.3: the coding counts, and whoever takes it off takes a length with it that
+            // says otherwise.
+            headers.remove(CONTENT_LENGTH);
+        }
         headers.remove(name);
     }
 }

@@ -186,6 +186,15 @@ impl Session {
         }
         before
     }
+
+    /// Whether its client would be let in today: no handshake visits an open connection again.
+    fn is_still_trusted(&self) -> bool {
+        let now = self.edge.clock.now();
+        self.edge.terminator.as_ref().is_none_or(|terminator| {
+            let policies = terminator.policies();
+            self.connection.check_again(now, &policies).is_ok()
+        })
+    }
 }
 
 /// Serves one connection until it ends, its deadlines pass, or the gateway drains.
@@ -305,13 +314,14 @@ impl Deadlines {
     /// Drives `connection` to its end, or until it may rest. It is told to finish when it has been
     /// idle for too long or open for long enough, when it has had its share of requests, when the
     /// configuration is replaced and when the gateway drains; it is dropped, and with it the socket,
-    /// when a head or the reading of an answer takes too long.
+    /// when a head or the reading of an answer takes too long, or the client does not go.
     async fn keep<C>(&mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>)) -> Kept
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let progress = Arc::clone(&self.progress);
         let finish = |connection: Pin<&mut C>| {
+            progress.bid_farewell();
             if progress.may_finish() {
                 finish(connection);
             } else {
@@ -336,11 +346,13 @@ impl Deadlines {
                     finish(connection.as_mut());
                 }
                 heard = self.lifecycle.changed(), if !draining => {
-                    // Every request is looked at by itself.
-                    if heard == Announcement::Revoked {
-                        continue;
+                    match heard {
+                        // Every request is looked at by itself.
+                        Announcement::Revoked => continue,
+                        Announcement::Reloaded => self.progress.doubt(),
+                        Announcement::Superseded => self.progress.close(),
+                        Announcement::Draining => draining = true,
                     }
-                    draining = heard == Announcement::Draining;
                     finishing = true;
                     finish(connection.as_mut());
                 }

@@ -45,6 +45,23 @@ pub(super) struct Progress {
     upgrading: AtomicBool,
     /// The last request's body has not been read to its end.
     body_unread: AtomicBool,
+    /// The client has been told that the connection ends.
+    farewell: AtomicBool,
+    /// Other rules are in force than those of this connection.
+    doubted: AtomicBool,
+    /// No request is taken any more.
+    closed: AtomicBool,
+}
+
+/// Whether a connection takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It does.
+    Good,
+    /// If its client would be let in today.
+    Doubtful,
+    /// It does not.
+    Lost,
 }
 
 impl Progress {
@@ -118,6 +135,33 @@ impl Progress {
         .await;
     }
 
+    /// The client is told that the connection ends. In HTTP/2 it may have sent requests before it hears
+    /// of that; one that hears and does not answer is given some time, and then none is taken.
+    pub(super) fn bid_farewell(&self) {
+        self.farewell.store(true, Ordering::Relaxed);
+    }
+
+    /// Other rules are in force.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// No request is taken any more.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn standing(&self) -> Standing {
+        if self.closed.load(Ordering::Relaxed) {
+            Standing::Lost
+        } else if self.doubted.load(Ordering::Relaxed) {
+            Standing::Doubtful
+        } else {
+            Standing::Good
+        }
+    }
+
     /// Whether HTTP/1.1 is asked for another protocol, or has switched to it. Told to finish
     /// meanwhile, hyper would write `Connection: close` into the very answer that switches.
     pub(super) fn upgrade(&self, upgrading: bool) {
@@ -157,6 +201,7 @@ impl Progress {
             quiet_since: now,
             blocked_since: None,
             withheld_since: None,
+            farewell_since: None,
         }
     }
 
@@ -191,8 +236,7 @@ pub(super) enum Verdict {
     Resting,
     /// No request for `idle_timeout`, or open for `age`.
     Over,
-    /// A head that does not end, or a client that does not read, or does not say its part of a
-    /// farewell.
+    /// A head that does not end, or a client that does not read, or does not go.
     Stalled,
 }
 
@@ -215,6 +259,8 @@ pub(super) struct Watch {
     blocked_since: Option<Instant>,
     /// When an answer was first seen to wait for its client.
     withheld_since: Option<Instant>,
+    /// When the client was first seen to have been told to go.
+    farewell_since: Option<Instant>,
 }
 
 impl Watch {
@@ -229,7 +275,7 @@ impl Watch {
     /// Looks at what has changed since the last call.
     pub(super) fn check(&mut self) -> Verdict {
         let now = Instant::now();
-        if self.is_write_stalled(now) || self.is_answer_stalled(now) {
+        if self.is_write_stalled(now) || self.is_answer_stalled(now) || self.is_overstayed(now) {
             return Verdict::Stalled;
         }
         if self.over_at.take_if(|at| *at <= now).is_some() {
@@ -243,9 +289,7 @@ impl Watch {
         }
         let quiet = now - self.quiet_since;
         let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
-        // hyper asks in HTTP/2 whether its GOAWAY has arrived, and waits for the answer for ever.
-        let farewell_over = self.idle_timeout.saturating_add(self.header_timeout);
-        if head_begun && quiet >= self.header_timeout || quiet >= farewell_over {
+        if head_begun && quiet >= self.header_timeout {
             Verdict::Stalled
         } else if !head_begun && quiet >= self.idle_timeout {
             Verdict::Over
@@ -260,6 +304,21 @@ impl Watch {
     pub(super) fn over_at(&self) -> Instant {
         let idle = self.quiet_since + self.idle_timeout;
         self.over_at.map_or(idle, |over_at| over_at.min(idle))
+    }
+
+    /// The client has been told to go and does not. hyper asks in HTTP/2 whether its GOAWAY has
+    /// arrived, and until that is answered, if it ever is, takes requests.
+    fn is_overstayed(&mut self, now: Instant) -> bool {
+        if !self.progress.farewell.load(Ordering::Relaxed) {
+            return false;
+        }
+        let told = now - *self.farewell_since.get_or_insert(now);
+        if told >= self.header_timeout {
+            self.progress.close();
+        }
+        // What has been answered may still be on its way to a client that reads slowly.
+        let busy = self.progress.is_active() || self.progress.write_blocked.load(Ordering::Relaxed);
+        !busy && told >= self.header_timeout + self.stall_timeout
     }
 
     fn is_write_stalled(&mut self, now: Instant) -> bool {

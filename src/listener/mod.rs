@@ -19,6 +19,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crowd::Presence;
 pub use lifecycle::{Announcement, Lifecycle, Remote};
@@ -29,6 +30,9 @@ const BACKLOG: i32 = 4096;
 /// Pause after an error of `accept` that a new attempt would meet again at once, such as having
 /// no file descriptor left.
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// How often the log says so while it lasts.
+const REMINDER: Duration = Duration::from_secs(10);
 
 /// A socket with the permit that counts it; dropping both makes room for another.
 #[derive(Debug)]
@@ -100,6 +104,7 @@ pub async fn accept_loop(
     mut serve: impl FnMut(Arrival),
 ) {
     tokio::pin!(until);
+    let mut said = None;
     loop {
         tokio::select! {
             biased;
@@ -108,7 +113,10 @@ pub async fn accept_loop(
                 Ok(arrival) => serve(arrival),
                 Err(error) if concerns_one_peer(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again");
+                    if said.is_none_or(|said: Instant| said.elapsed() >= REMINDER) {
+                        tracing::error!(%error, "cannot accept connections; trying again");
+                        said = Some(Instant::now());
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
             },

@@ -74,7 +74,7 @@ pub struct Settings {
     /// Whether enhanced authentication (MQTT 5.0 §4.12) is left to the broker; it is refused
     /// otherwise.
     pub enhanced_auth: bool,
-    /// Whether an MQTT 5 client that asks for it is told why in a sentence.
+    /// Whether MQTT 5 clients that do not ask otherwise are told why in a sentence.
     pub reason_strings: bool,
     /// Where MQTT 5 clients are sent when the gateway drains (MQTT 5.0 §4.13).
     pub server_reference: Option<String>,
@@ -136,14 +136,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for ByteStream<IO> {
     }
 }
 
-/// Reads on after an answer, within bounds, so that the answer arrives: closing with bytes unread
-/// would reset the connection.
-async fn linger(mut client: impl Transport) {
+/// Says `answer`, ends the connection and reads on, so that the answer arrives: closing with bytes
+/// unread would reset the connection. Within bounds, since the client may neither read nor end.
+async fn let_go(mut client: impl Transport, answer: &[u8]) {
     const MOST: u64 = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(1);
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let farewell = async {
+        client.write_all(answer).await?;
+        client.shutdown().await?;
+        tokio::io::copy(&mut client.take(MOST), &mut tokio::io::sink()).await
+    };
     // The connection ends either way.
-    let _ = client.shutdown().await;
-    let mut rest = client.take(MOST);
-    let _ = tokio::time::timeout(LONGEST, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+    let _ = tokio::time::timeout(LONGEST, farewell).await;
 }

@@ -59,9 +59,11 @@ pub(super) struct Asked {
 
 impl Failure {
     /// The CONNACK, or none where the version has none for it, or nothing is known of the client.
-    pub(super) fn answer(&self, asked: Option<Asked>) -> Option<Vec<u8>> {
+    /// What a malformed CONNECT asks for cannot be known, so `reason_strings` alone decides there; a
+    /// CONNACK may have one in any case (MQTT 5.0 §3.1.2.11.7).
+    pub(super) fn answer(&self, asked: Option<Asked>, reason_strings: bool) -> Option<Vec<u8>> {
         if let Self::Malformed(error) = self {
-            return error.answer();
+            return error.answer(reason_strings);
         }
         let asked = asked?;
         let (reason, code) = self.codes()?;

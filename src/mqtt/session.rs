@@ -12,7 +12,7 @@ use super::codec::{
 };
 use super::frames::Packets;
 use super::refusal::{Asked, Failure};
-use super::{Edge, Ending, MissingPassword, Transport, linger};
+use super::{Edge, Ending, MissingPassword, Transport, let_go};
 use crate::access::{Admission, ClientCredential, Connection, Refusal, User};
 use crate::credential::{Place, Presented};
 use crate::listener::{Announcement, Remote};
@@ -196,8 +196,10 @@ impl Session<'_> {
         let version = connect.version();
         let mut broker = Broker::dial(self.servers, self.connection, &admission, version).await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
-        send(&mut broker, bytes)
+        let sending = send(&mut broker, bytes);
+        tokio::time::timeout(self.servers.connect_timeout(), sending)
             .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(Failure::BrokerBroken)?;
         tracing::debug!(
             connection = %self.connection.id(), version = %connect.version(),
@@ -411,12 +413,9 @@ impl Session<'_> {
         } else {
             tracing::info!(%connection, %remote, reason = failure.reason(), "refused: {failure}");
         }
-        if let Some(answer) = failure.answer(asked) {
-            // If it does not arrive, the client is gone.
-            let _ = client.write_all(&answer).await;
-        }
+        let answer = failure.answer(asked, self.edge.settings.reason_strings);
         client.end_with(failure.ending());
-        linger(client).await;
+        let_go(client, &answer.unwrap_or_default()).await;
     }
 }
 

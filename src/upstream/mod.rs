@@ -183,7 +183,7 @@ impl Servers {
                 Ok(stream) => return Ok(Dialled { stream, busy }),
                 Err(error) => failure = error,
             }
-            self.note(&busy, Outcome::Faulty);
+            self.note(&busy, of_connecting(&failure));
             search.pass_over(Arc::clone(busy.at()));
         }
         Err(self.give_up(&search, failure))
@@ -303,7 +303,8 @@ impl<B> Attempt<B> {
         match self {
             Self::Answered(response, _) => response.status().into(),
             Self::Failed(error) => of_exchange(error),
-            Self::Unsent(..) | Self::TimedOut => Outcome::Faulty,
+            Self::Unsent(_, error) => of_connecting(error),
+            Self::TimedOut => Outcome::Faulty,
         }
     }
 
@@ -543,6 +544,17 @@ where
     fn timed_out(&self) -> UpstreamError {
         let upstream = self.servers.settings().name.clone();
         UpstreamError::TimedOut { upstream }
+    }
+}
+
+/// Whose fault it is that there is no connection: no server's, if the gateway has no file descriptor
+/// left for one.
+fn of_connecting(error: &io::Error) -> Outcome {
+    /// ENFILE and EMFILE, whose numbers are the same on every Unix.
+    const NO_DESCRIPTOR: [i32; 2] = [23, 24];
+    match error.raw_os_error() {
+        Some(code) if NO_DESCRIPTOR.contains(&code) => Outcome::Fine,
+        Some(_) | None => Outcome::Faulty,
     }
 }
 

@@ -222,7 +222,7 @@ where
         }
         // Whoever has waited for an attempt that failed does not wait for another one.
         if let Some((_, error)) = last_failure.as_ref().filter(|(at, _)| *at >= asked) {
-            return Err(io::Error::new(error.kind(), error.to_string()));
+            return Err(alike(error));
         }
         let opened = async { open(servers.connect(server, Spoken::Http2, None).await?).await };
         match opened.await {
@@ -232,11 +232,18 @@ where
                 Ok(found)
             }
             Err(error) => {
-                let alike = io::Error::new(error.kind(), error.to_string());
-                *last_failure = Some((Instant::now(), alike));
+                *last_failure = Some((Instant::now(), alike(&error)));
                 Err(error)
             }
         }
+    }
+}
+
+/// An error that says the same, for another who waits.
+fn alike(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 

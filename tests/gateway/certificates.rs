@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::harness::ca::{authority_params, device, name, valid_for};
 use crate::harness::client::EVERY_PROTOCOL;
+use crate::harness::frames::{Frames, is_served, until_goaway};
 use crate::harness::lab::{Config, SECRET, VERSIONS};
 use crate::harness::{Authority, Identity, Lab, Protocol, Session, der, openssl};
 
@@ -677,6 +678,24 @@ async fn an_open_connection_ends_when_trust_changes() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest));
     ended.await.expect("the connection ends").unwrap();
+}
+
+#[tokio::test]
+async fn an_http2_client_that_ignores_the_farewell_is_not_served_when_trust_has_changed() {
+    let lab = required().start().await;
+    let mut connection = lab.device().connect(&["h2"]).await.unwrap();
+    connection.write_all(&Frames::new().0).await.unwrap();
+    assert!(is_served(&mut connection, 1, "/http/m").await);
+    // Trust that has not changed is no reason to refuse what may be on its way.
+    lab.reload().unwrap();
+    until_goaway(&mut connection).await;
+    assert!(is_served(&mut connection, 3, "/http/m").await);
+    lab.write("certs/ca.crt", Authority::new("Second CA").pem());
+    lab.reload().unwrap();
+    // Another client is refused by then.
+    lab.device().alert().await;
+    assert!(!is_served(&mut connection, 5, "/http/m").await);
+    assert_eq!(lab.origin.requests().len(), 2);
 }
 
 #[tokio::test]

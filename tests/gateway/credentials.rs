@@ -1,4 +1,5 @@
-//! The parity table: what is accepted and what is refused, the same by every protocol.
+//! The places of a request where a secret may stand, the same by every protocol that has requests. Which
+//! secrets pass is in the parity table.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,8 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::harness::Lab;
 use crate::harness::client::{EVERY_PROTOCOL, Protocol};
 use crate::harness::lab::SECRET;
-
-const OTHER: &str = "00000000-0000-4000-8000-000000000000";
+use crate::parity::OTHER;
 
 /// One way of presenting a secret.
 struct Case {

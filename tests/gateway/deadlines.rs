@@ -10,6 +10,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
+use crate::harness::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PING, RST_STREAM,
+    SETTINGS, head, is_served,
+};
 use crate::harness::kept::whole;
 use crate::harness::lab::Config;
 use crate::harness::{Lab, Protocol, Scripted};
@@ -101,6 +105,109 @@ async fn a_head_that_stops_is_cut() {
         assert_eq!(rest(&mut stream).await, "", "{start}");
     }
     lab.origin.assert_untouched();
+}
+
+/// Sends `first`, and then `next` without end until the gateway closes.
+async fn trickle(lab: &Lab, first: Frames, next: &[u8]) {
+    let mut stream = lab.device().connect(&["h2"]).await.unwrap();
+    stream.write_all(&first.0).await.unwrap();
+    let mut pace = tokio::time::interval(PACE);
+    let closed = async {
+        let mut answer = [0; 1024];
+        loop {
+            tokio::select! {
+                read = stream.read(&mut answer) => match read {
+                    Ok(1..) => continue,
+                    Ok(0) | Err(_) => return,
+                },
+                _ = pace.tick() => {}
+            }
+            if stream.write_all(next).await.is_err() {
+                return;
+            }
+        }
+    };
+    let closed = tokio::time::timeout(PATIENCE, closed).await;
+    assert!(closed.is_ok(), "it stays open");
+}
+
+#[tokio::test]
+async fn an_http2_head_that_does_not_end_is_cut() {
+    let lab = Config::x509()
+        .timeouts("header = \"200ms\"\nidle = \"400ms\"\nstall = \"200ms\"")
+        .start()
+        .await;
+    let begun = Frames::new().add(HEADERS, END_STREAM, 1, &head("GET", "/http/m"));
+    let nothing = Frames(Vec::new()).add(CONTINUATION, 0, 1, &[]);
+    trickle(&lab, begun.clone(), &nothing.0).await;
+    let field = [0, 1, b'x', 1, b'y'];
+    let little = Frames(Vec::new()).add(CONTINUATION, 0, 1, &field);
+    trickle(&lab, begun.clone(), &little.0).await;
+    trickle(&lab, begun, &[]).await;
+    // A frame that is announced, and does not come or comes byte by byte.
+    let mut announced = Frames::new();
+    announced
+        .0
+        .extend([0, 0x3f, 0, HEADERS, END_STREAM, 0, 0, 0, 1]);
+    trickle(&lab, announced.clone(), &[]).await;
+    trickle(&lab, announced, &[0x82]).await;
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
+async fn an_http2_connection_is_not_kept_open_by_what_is_no_request() {
+    let lab = Config::x509()
+        .timeouts("header = \"200ms\"\nidle = \"400ms\"\nstall = \"200ms\"")
+        .start()
+        .await;
+    for (kind, payload) in [(PING, &[7; 8][..]), (SETTINGS, &[]), (0xbe, b"unknown")] {
+        let frame = Frames(Vec::new()).add(kind, 0, 0, payload);
+        trickle(&lab, Frames::new(), &frame.0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_ignores_the_farewell_is_not_served_for_long() {
+    let lab = Config::x509()
+        .limits("requests_per_connection = 1")
+        .timeouts("header = \"200ms\"\nstall = \"200ms\"")
+        .start()
+        .await;
+    let mut connection = lab.device().connect(&["h2"]).await.unwrap();
+    connection.write_all(&Frames::new().0).await.unwrap();
+    assert!(is_served(&mut connection, 1, "/http/m").await);
+    let ending = async {
+        let mut stream = 3;
+        while is_served(&mut connection, stream, "/http/m").await {
+            stream += 2;
+        }
+        // What is refused keeps the connection no more than what is served.
+        let mut answer = [0; 1024];
+        while let Ok(1..) = connection.read(&mut answer).await {}
+    };
+    let ended = tokio::time::timeout(PATIENCE, ending).await;
+    assert!(ended.is_ok(), "it goes on");
+}
+
+#[tokio::test]
+async fn an_http2_body_that_stops_is_cut() {
+    let lab = Config::x509().timeouts("stall = \"200ms\"").start().await;
+    let begun = Frames::new()
+        .add(HEADERS, END_HEADERS, 1, &head("POST", "/http/m"))
+        .add(DATA, 0, 1, b"half");
+    let mut stream = lab.device().connect(&["h2"]).await.unwrap();
+    stream.write_all(&begun.0).await.unwrap();
+    let answered = async {
+        loop {
+            let frame = Frame::read(&mut stream).await.expect("the end");
+            if frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM) {
+                return;
+            }
+        }
+    };
+    let answered = tokio::time::timeout(PATIENCE, answered).await;
+    assert!(answered.is_ok(), "it is waited for");
+    assert!(lab.origin.requests().is_empty());
 }
 
 #[tokio::test]

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use crate::harness::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, head,
 };
-use crate::harness::lab::Config;
-use crate::harness::{Lab, PATIENCE, Site};
+use crate::harness::lab::{Config, SECRET};
+use crate::harness::mqtt::{Connect, Version, Wire, publish};
+use crate::harness::{Lab, PATIENCE, Site, openssl};
 
 /// Sends frames and reads until one of `kind` comes.
 async fn until_frame(lab: &Lab, frames: Frames, kind: u8) -> Frame {
@@ -231,6 +233,58 @@ async fn requests_whose_answers_nobody_reads_hold_no_more_than_their_limits() {
     assert_bounded(frames).await;
 }
 
+/// A broker that takes a CONNECT and reads nothing else until it is told to; how much it got then.
+async fn read_late(listener: TcpListener, connect: usize, may_read: oneshot::Receiver<()>) -> u64 {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.read_exact(&mut vec![0; connect]).await.unwrap();
+    stream.write_all(Version::V311.accepted()).await.unwrap();
+    may_read.await.unwrap();
+    tokio::io::copy(&mut stream, &mut tokio::io::sink())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_read_holds_its_publisher_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let site = Site::new().await;
+    site.configure(
+        "",
+        &format!(
+            "[upstreams.broker]\nservers = [\"{address}\"]\n\
+             [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n"
+        ),
+    );
+    let gateway = site.run(&[]).await;
+    let connect = Connect::with_password(Version::V311, SECRET).bytes();
+    let (read, may_read) = oneshot::channel();
+    let broker = tokio::spawn(read_late(listener, connect.len(), may_read));
+    let mut wire = Wire::over_websocket(&gateway.device()).await.unwrap();
+    wire.send(&connect).await;
+    assert_eq!(
+        wire.packet().await.as_deref(),
+        Some(Version::V311.accepted())
+    );
+    let before = gateway.process.memory().await;
+    let message = publish(Version::V311, "t", &[b'x'; 1 << 20]);
+    // More than the system's buffers hold, and many times what the gateway may.
+    let sending = tokio::spawn(async move {
+        for _ in 0..256 {
+            wire.send(&message).await;
+        }
+        wire.close().await;
+        message.len() as u64 * 256
+    });
+    for _ in 0..200 {
+        assert_eq!(gateway.device().get("/http/m").await.unwrap().status, 200);
+    }
+    let after = gateway.process.memory().await;
+    assert!(after < before + BUDGET, "{before} KiB, then {after} KiB");
+    read.send(()).unwrap();
+    assert_eq!(broker.await.unwrap(), sending.await.unwrap());
+}
+
 #[tokio::test]
 async fn key_updates_without_end_cost_nobody_else_anything() {
     let site = Site::new().await;
@@ -250,6 +304,22 @@ async fn key_updates_without_end_cost_nobody_else_anything() {
     assert_eq!(gateway.device().get("/http/m").await.unwrap().status, 200);
     let after = gateway.process.memory().await;
     assert!(after < before + BUDGET, "{before} KiB, then {after} KiB");
+}
+
+#[tokio::test]
+async fn a_client_that_wants_another_handshake_gets_none() {
+    let lab = Config::x509().tls("min_version = \"1.2\"").start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let device = lab.authority.device(SECRET);
+    std::fs::write(folder.path().join("leaf.crt"), &device.chain_pem).unwrap();
+    std::fs::write(folder.path().join("leaf.key"), &device.key_pem).unwrap();
+    // `R` on a line of its own asks for a renegotiation (RFC 5746).
+    for _ in 0..3 {
+        let said = openssl::say(&lab, folder.path(), "-tls1_2", b"R\n").await;
+        assert!(said.contains("RENEGOTIATING"), "{said}");
+        assert!(said.contains("no renegotiation"), "{said}");
+    }
+    assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
 }
 
 #[tokio::test]

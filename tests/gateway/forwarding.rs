@@ -778,6 +778,97 @@ async fn an_answer_that_is_no_http_is_a_bad_gateway() {
     }
 }
 
+/// What the gateway makes of a server's bytes, by HTTP/1.1 as they come to the client.
+async fn made_of(answer: &str) -> String {
+    let upstream = Scripted::start().await;
+    let lab = Config::x509().tables(&upstream.tables()).start().await;
+    let origin = async {
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.say(answer).await;
+        peer
+    };
+    let device = lab.device();
+    let request = b"GET /raw/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let (text, _peer) = tokio::join!(device.raw(request), origin);
+    text.unwrap_or_default().to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn a_client_reads_an_answer_as_the_gateway_has_read_it() {
+    const OK: &str = "HTTP/1.1 200 OK\r\n";
+    let chunks = "10\r\n0123456789abcdef\r\n0\r\n\r\n";
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 500\r\n",
+        "Transfer-Encoding: chunked\r\n",
+    ] {
+        let text = made_of(&format!("{OK}{fields}\r\n{chunks}")).await;
+        // RFC 9112 §6.3: the chunks count, and the length is not passed on; or nothing is.
+        if text.starts_with("http/1.1 502") {
+            continue;
+        }
+        assert!(text.starts_with("http/1.1 200"), "{fields}: {text}");
+        assert!(!text.contains("content-length"), "{fields}: {text}");
+        assert!(
+            text.ends_with(&format!("\r\n\r\n{chunks}")),
+            "{fields}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_has_asked_for_reaches_nobody() {
+    let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let upstream = Scripted::start().await;
+        let lab = Config::x509().tables(&upstream.tables()).start().await;
+        let device = lab.device();
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer.say(&format!("{answer}{forged}")).await;
+            peer
+        };
+        let (first, peer) = tokio::join!(device.get("/raw/1"), origin);
+        assert_ne!(first.unwrap().body, "forged");
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            assert!(peer.head().await.starts_with("get /raw/2 "));
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown")
+                .await;
+        };
+        let (second, ()) = tokio::join!(device.get("/raw/2"), origin);
+        assert_eq!(second.unwrap().body, "own", "{answer}");
+        peer.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_does_not_wear_its_client_out_before_it_answers() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let text = made_of(&format!("{}{answer}", interim.repeat(3))).await;
+    assert!(
+        text.starts_with("http/1.1 200") && text.ends_with("ok"),
+        "{text}"
+    );
+    let fields: String = (0..5000)
+        .map(|number| format!("X-{number}: y\r\n"))
+        .collect();
+    let text = made_of(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).await;
+    assert!(text.starts_with("http/1.1 502"), "{text}");
+    let long = "y".repeat(1 << 20);
+    let text = made_of(&format!("HTTP/1.1 200 OK\r\nX: {long}\r\n\r\n")).await;
+    assert!(text.starts_with("http/1.1 502"), "{text}");
+}
+
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_an_error_to_the_client_and_ends_the_connection() {
     for protocol in HTTP {

@@ -188,6 +188,25 @@ async fn a_body_without_one_certain_length_is_refused() {
 }
 
 #[tokio::test]
+async fn a_length_that_is_said_twice_alike_is_one_length() {
+    let lab = Lab::x509().await;
+    for lengths in [
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+    ] {
+        let request = post(lengths, "hello");
+        let before = lab.origin.requests().len();
+        let status = first_status(&lab.device(), request.as_bytes()).await;
+        // RFC 9110 §8.6 leaves both ways open.
+        match (status, lab.origin.requests().split_off(before).as_slice()) {
+            (Some(200), [request]) => assert_eq!(request.all("content-length"), ["5"]),
+            (Some(400), []) => {}
+            other => panic!("{lengths}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn broken_chunks_never_become_a_request() {
     assert_refused(&[
         ("garbage size", post(CHUNKED, "zz\r\nhello\r\n0\r\n\r\n")),

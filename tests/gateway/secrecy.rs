@@ -118,13 +118,14 @@ fn connects(version: Version, secret: &str) -> [Connect; 4] {
     [right, wrong, malformed, misnamed]
 }
 
-/// Where MQTT is spoken: inside WebSockets with a broker behind them and without, over TLS, and over
-/// TCP alone.
+/// Where MQTT is spoken: inside WebSockets with a broker behind them and without, over TLS, and
+/// without TLS both.
 #[derive(Clone, Copy)]
 enum Entrance {
     WebSocket(&'static str),
     Tls,
     Tcp,
+    PlainWebSocket,
 }
 
 const ENCRYPTED: [Entrance; 3] = [
@@ -132,6 +133,8 @@ const ENCRYPTED: [Entrance; 3] = [
     Entrance::WebSocket("/mqtt-nowhere"),
     Entrance::Tls,
 ];
+
+const UNENCRYPTED: [Entrance; 2] = [Entrance::Tcp, Entrance::PlainWebSocket];
 
 async fn enter(gateway: &Running<'_>, client: &Client, entrance: Entrance) -> Wire {
     match entrance {
@@ -145,6 +148,7 @@ async fn enter(gateway: &Running<'_>, client: &Client, entrance: Entrance) -> Wi
             Wire::over_tls(&client, &["mqtt"]).await.unwrap()
         }
         Entrance::Tcp => Wire::over_tcp(gateway.address_of("plain")).await.unwrap(),
+        Entrance::PlainWebSocket => Wire::over_plain_websocket(gateway.address_of("web")).await,
     }
 }
 
@@ -243,13 +247,14 @@ async fn no_secret_is_told_where_certificates_decide() {
 async fn no_secret_is_told_where_keys_decide() {
     // Where certificates decide there is none of these.
     let plain = "[listeners.plain]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtt\"\n\
-                 upstream = \"broker\"\n";
+                 upstream = \"broker\"\n\
+                 [listeners.web]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
     let site = talkative_site_with("auth = \"key\"", plain).await;
     let gateway = site.run(&[]).await;
     let client = gateway.client(None);
     present_everywhere(&client, SECRET).await;
     present_by_mqtt(&gateway, &client, &ENCRYPTED, SECRET).await;
-    present_by_mqtt(&gateway, &client, &[Entrance::Tcp], SECRET).await;
+    present_by_mqtt(&gateway, &client, &UNENCRYPTED, SECRET).await;
     complain(&client).await;
     for protocol in EVERY_PROTOCOL {
         let fields = [("authorization", SECRET), ("authorization", OTHER)];

@@ -20,15 +20,23 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// The CONNACK to send before closing, or `None` where the connection is closed without one.
+    /// The CONNACK to send before closing, or `None` where the connection is closed without one;
+    /// with the fault in a sentence if that is wanted and the version has room for one.
     ///
     /// MQTT 3.x has answers to an unacceptable version and a refused client id only; a packet that
     /// does not conform is met by closing (\[MQTT-3.1.4-1\] of 3.1.1).
     #[must_use]
-    pub fn answer(&self) -> Option<Vec<u8>> {
+    pub fn answer(&self, in_a_sentence: bool) -> Option<Vec<u8>> {
         let reason = self.fault.connack_reason();
         match self.version? {
-            Version::V5 => Some(connack_v5(reason, &Note::default())),
+            Version::V5 => {
+                let sentence = self.fault.to_string();
+                let note = Note {
+                    reason_string: in_a_sentence.then_some(&sentence),
+                    ..Note::default()
+                };
+                Some(connack_v5(reason, &note))
+            }
             Version::V31 | Version::V311 => match self.fault {
                 Fault::UnsupportedVersion { .. } | Fault::ClientIdMissing => {
                     Some(connack_v3(reason.return_code()?).to_vec())

@@ -338,9 +338,9 @@ fn w11_a_large_will_passes_below_the_limit_and_is_refused_above_it_by_its_header
             limit: size - 1
         }
     );
-    assert_eq!(error.answer(), None);
+    assert_eq!(error.answer(false), None);
     let error = Connect::read(&bytes[..100], &limits(size - 1)).unwrap_err();
-    assert_eq!(error.answer(), Some(vec![0x20, 3, 0, 0x95, 0]));
+    assert_eq!(error.answer(false), Some(vec![0x20, 3, 0, 0x95, 0]));
     assert_cuts_agree(&bytes[..2000], &limits(size - 1));
 }
 
@@ -698,7 +698,7 @@ fn the_fixed_header_is_refused_as_soon_as_it_is_wrong() {
 
 #[test]
 fn a_refusal_is_answered_in_the_clients_version() {
-    let answer = |sample: Sample| read(&sample.bytes()).unwrap_err().answer();
+    let answer = |sample: Sample| read(&sample.bytes()).unwrap_err().answer(false);
     let five = |level| Sample {
         level,
         ..Sample::new(Version::V5)
@@ -721,7 +721,7 @@ fn a_refusal_is_answered_in_the_clients_version() {
         ..Sample::new(Version::V311)
     };
     assert_eq!(answer(no_id), Some(vec![0x20, 2, 0, 2]));
-    assert_eq!(read(&[0x30]).unwrap_err().answer(), None);
+    assert_eq!(read(&[0x30]).unwrap_err().answer(false), None);
     let twice = property(0x22, &[0, 1]).repeat(2);
     let twice = Sample {
         properties: twice,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{config, mqtt_client, problem};
@@ -230,6 +231,24 @@ async fn a_server_without_tls_hears_nothing_of_the_request() {
     };
     let (answer, ()) = join(get(&lab), heard).await;
     assert_eq!(answer.status, 502);
+}
+
+#[tokio::test]
+async fn what_stands_before_a_servers_handshake_is_no_answer() {
+    let servers = Servers::new();
+    let server = Secure::start(servers.identity()).await;
+    let lab = servers.lab(&server, "").await;
+    // Somebody on the way, who can write but not encrypt.
+    let injected = async {
+        let mut stream = server.accept_tcp().await;
+        let forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+        stream.write_all(forged).await.unwrap();
+        server.shake_hands(stream).await.err()
+    };
+    let (answer, error) = join(get(&lab), injected).await;
+    assert_eq!(answer.status, 502);
+    assert!(error.is_some(), "the handshake went on");
+    assert_reached(&lab, &server).await;
 }
 
 #[tokio::test]

@@ -64,6 +64,12 @@ impl Broker {
         say.send(bytes.to_vec()).unwrap();
     }
 
+    /// The same, if the gateway has not ended that connection.
+    pub fn try_say(&self, index: usize, bytes: &[u8]) -> Option<()> {
+        let ended = self.seen.borrow()[index].ended;
+        (!ended).then(|| self.say(index, bytes))
+    }
+
     /// Ends connection `index` from the broker's side.
     pub fn close(&self, index: usize) {
         self.seen.send_modify(|seen| seen[index].say = None);

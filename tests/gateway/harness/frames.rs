@@ -1,6 +1,6 @@
 //! HTTP/2 by hand (RFC 9113 §4.1), for what no library would send.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -81,4 +81,34 @@ impl Frame {
         let at = self.payload.len().min(8) - 4;
         u32::from_be_bytes(self.payload[at..][..4].try_into().unwrap())
     }
+}
+
+/// Asks for `path` on `stream` of a connection without answering anything that the gateway says, as only
+/// a client by hand does; whether it is served.
+pub async fn is_served(
+    connection: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    stream: u32,
+    path: &str,
+) -> bool {
+    let flags = END_HEADERS | END_STREAM;
+    let request = Frames(Vec::new()).add(HEADERS, flags, stream, &head("GET", path));
+    if connection.write_all(&request.0).await.is_err() {
+        return false;
+    }
+    loop {
+        match Frame::read(connection).await {
+            // RFC 7541 Appendix A: `:status: 200`.
+            Some(frame) if frame.stream == stream && frame.kind == HEADERS => {
+                return frame.payload[0] == 0x88;
+            }
+            Some(frame) if frame.stream == stream && frame.kind == RST_STREAM => return false,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+}
+
+/// Reads up to the next GOAWAY.
+pub async fn until_goaway(connection: &mut (impl AsyncRead + Unpin)) {
+    while Frame::read(connection).await.expect("the end").kind != GOAWAY {}
 }

@@ -105,9 +105,20 @@ fn run(folder: &Path, words: &[&str]) {
 /// The answer that the `openssl` command gets with `leaf.crt` and `leaf.key` in `folder`, and what
 /// it says about it. It signs with keys that rustls would not.
 pub async fn ask(lab: &Lab, folder: &Path, version: &str) -> String {
+    let request = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    s_client(lab, folder, &[version, "-quiet"], request).await
+}
+
+/// The same with a line that `openssl` takes for itself: `R` for a renegotiation.
+pub async fn say(lab: &Lab, folder: &Path, version: &str, line: &[u8]) -> String {
+    s_client(lab, folder, &[version, "-legacy_server_connect"], line).await
+}
+
+async fn s_client(lab: &Lab, folder: &Path, words: &[&str], input: &[u8]) -> String {
     std::fs::write(folder.join("server-ca.crt"), lab.authority.pem()).unwrap();
     let mut child = tokio::process::Command::new("openssl")
-        .args(["s_client", "-quiet", "-no_ign_eof", version])
+        .args(["s_client", "-no_ign_eof"])
+        .args(words)
         .args([
             "-connect",
             &lab.address().to_string(),
@@ -131,12 +142,11 @@ pub async fn ask(lab: &Lab, folder: &Path, version: &str) -> String {
         .spawn()
         .expect("openssl is installed");
     // Kept open until the end: at the end of its input openssl would not wait for an answer.
-    let mut input = child.stdin.take().unwrap();
-    let request = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut stdin = child.stdin.take().unwrap();
     // The client may have been refused already.
-    let _ = input.write_all(request).await;
+    let _ = stdin.write_all(input).await;
     let output = child.wait_with_output().await.unwrap();
-    drop(input);
+    drop(stdin);
     let answer = String::from_utf8_lossy(&output.stdout).into_owned();
     answer + &String::from_utf8_lossy(&output.stderr)
 }

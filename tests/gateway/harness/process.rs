@@ -19,6 +19,8 @@ use super::{Authority, Client, Identity, Origin};
 /// Longer than anything here takes; a test that meets it has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+
 /// A folder with certificates and a configuration, and the origin that it names.
 pub struct Site {
     pub authority: Authority,
@@ -99,7 +101,19 @@ impl Site {
 
     /// `run`, once it serves.
     pub async fn run(&self, environment: &[(&str, &str)]) -> Running<'_> {
-        let mut process = self.start("run", environment);
+        self.running(self.start("run", environment)).await
+    }
+
+    /// The same with so many file descriptors at most, whatever it does to have more.
+    pub async fn run_within(&self, descriptors: u64) -> Running<'_> {
+        let path = self.path("config.toml");
+        let script = format!("ulimit -n {descriptors}; exec \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, "sh", BINARY, "run", "--config"]);
+        self.running(Process::spawn(command.arg(path), &[])).await
+    }
+
+    async fn running(&self, mut process: Process) -> Running<'_> {
         let edge = process.address("\"listening\"").await;
         let admin = process.address("\"admin listening\"").await;
         Running {
@@ -146,8 +160,11 @@ impl Running<'_> {
 impl Process {
     /// The binary with these arguments, this environment and nothing else.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(arguments)
+        Self::spawn(Command::new(BINARY).args(arguments), environment)
+    }
+
+    fn spawn(command: &mut Command, environment: &[(&str, &str)]) -> Self {
+        let mut child = command
             .env_clear()
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -198,6 +215,12 @@ impl Process {
     /// Waits until standard output holds `text`.
     pub async fn prints(&mut self, text: &str) {
         self.stdout.holds(text).await;
+    }
+
+    /// How many lines of standard error hold `text` so far.
+    pub fn lines_with(&self, text: &str) -> usize {
+        let said = self.stderr.0.borrow();
+        said.lines().filter(|line| line.contains(text)).count()
     }
 
     /// The access log so far.

@@ -87,6 +87,8 @@ fn by_password(version: Version, password: &str) -> Vec<Connect> {
         };
         all.push(connect.clone().properties(&properties));
         all.push(connect.properties(&properties).will(will));
+        // MQTT 5.0 §3.1.2.9: a password needs no user name.
+        all.push(Connect::new(version).password(password));
     } else {
         // Keep alive and the flags before it read as one character of two bytes (W9).
         all.push(connect.keep_alive(0x8080));
@@ -215,7 +217,13 @@ fn closed_at_once() -> Vec<Vec<u8>> {
         (other.name, other.level) = (name, level);
         all.push(other.bytes());
     }
-    let invalid: [&[u8]; 4] = [&[0xff, 0xfe], b"nul\0", &[0xed, 0xa0, 0x80], &[0xc0, 0x80]];
+    let invalid: [&[u8]; 5] = [
+        &[0xff, 0xfe],
+        b"nul\0",
+        &[0xed, 0xa0, 0x80],
+        &[0xc0, 0x80],
+        "\u{fffe}".as_bytes(),
+    ];
     for text in invalid {
         let mut named = connect.clone();
         named.user_name = Some(text.to_vec());
@@ -224,6 +232,12 @@ fn closed_at_once() -> Vec<Vec<u8>> {
     let mut trailing = connect.clone();
     trailing.trailing = vec![0];
     all.push(trailing.bytes());
+    // A will of quality of service 3, and what only a will has without one.
+    for (will, flags) in [(Some(Will::new(b"w")), 0xde), (None, 0xca), (None, 0xe2)] {
+        let mut odd = connect.clone();
+        (odd.will, odd.flags) = (will, Some(flags));
+        all.push(odd.bytes());
+    }
     // A password without a user name, and fields that reach beyond the end.
     all.push(Connect::new(Version::V311).password(SECRET).bytes());
     let mut body = connect.bytes()[2..].to_vec();
@@ -442,6 +456,36 @@ async fn a_reason_is_said_in_a_sentence_only_where_that_is_configured_and_wanted
             wire.send(&refused(properties).bytes()).await;
             wire.ends_with(&Version::V5.not_authorized()).await;
         }
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn a_malformed_connect_is_explained_where_that_is_configured() {
+    let lab = Config::x509().mqtt("reason_strings = true").start().await;
+    let mut reserved = usual(Version::V5);
+    reserved.flags = Some(0xc3);
+    // The wish for no reason is part of what cannot be read.
+    let mut unwanted = reserved.clone().properties(&[0x17, 0]);
+    unwanted.trailing = SECRET.into();
+    for transport in EVERY_TRANSPORT {
+        for connect in [&reserved, &unwanted] {
+            for cut in [Cut::Whole, Cut::Bytes] {
+                let mut wire = lab.mqtt_device(transport).await;
+                send(&mut wire, &connect.bytes(), cut).await;
+                let answer = wire.packet().await.unwrap();
+                assert_eq!((answer[0], answer[3], answer[5]), (0x20, 0x81, 0x1f));
+                let sentence = String::from_utf8(answer[8..].to_vec()).unwrap();
+                assert_eq!(sentence, "the reserved connect flag is set");
+                wire.end().await;
+            }
+        }
+        // MQTT 3 has no room for it.
+        let mut connect = usual(Version::V311);
+        connect.level = 3;
+        let mut wire = lab.mqtt_device(transport).await;
+        wire.send(&connect.bytes()).await;
+        wire.ends_with(&[0x20, 2, 0, 1]).await;
     }
     lab.broker.assert_untouched().await;
 }

@@ -1,4 +1,5 @@
-//! The parity table for MQTT: which secrets pass, and what the broker gets of them.
+//! What the broker gets of a CONNECT, and what comes of one that leaves something out. Which
+//! passwords pass is in the parity table.
 
 use super::{accepted, usual};
 use crate::harness::Lab;
@@ -7,30 +8,7 @@ use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{
     Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Will, Wire, publish,
 };
-
-const OTHER: &str = "00000000-0000-4000-8000-000000000000";
-
-/// Passwords that are not the secret, however near they come (W1, W2, D1).
-fn wrong_passwords() -> Vec<Vec<u8>> {
-    let text = [
-        String::new(),
-        OTHER.to_owned(),
-        SECRET[..SECRET.len() - 1].to_owned(),
-        SECRET[..8].to_owned(),
-        SECRET[SECRET.len() - 1..].to_owned(),
-        SECRET[SECRET.len() - 12..].to_owned(),
-        SECRET.to_uppercase(),
-        format!(" {SECRET}"),
-        format!("{SECRET} "),
-        format!("{SECRET}x"),
-        format!("{SECRET}\0"),
-        format!("Client {SECRET}"),
-        format!("Thing {SECRET}"),
-    ];
-    let mut wrong: Vec<_> = text.into_iter().map(String::into_bytes).collect();
-    wrong.push(vec![0xff, 0xfe]);
-    wrong
-}
+use crate::parity::{OTHER, wrong_secrets};
 
 #[tokio::test]
 async fn the_secret_of_the_certificate_is_accepted_and_passes_byte_for_byte() {
@@ -54,7 +32,7 @@ async fn any_other_password_is_refused_before_the_broker_is_dialled() {
     let lab = Lab::x509().await;
     for transport in EVERY_TRANSPORT {
         for version in EVERY_VERSION {
-            for password in wrong_passwords() {
+            for password in wrong_secrets() {
                 let mut wire = lab.mqtt_device(transport).await;
                 let connect = Connect::with_password(version, password);
                 wire.send(&[connect.bytes(), publish(version, "t", b"x")].concat())

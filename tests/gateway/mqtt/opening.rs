@@ -56,6 +56,19 @@ async fn both_subprotocols_of_mqtt_are_spoken() {
 }
 
 #[tokio::test]
+async fn no_extension_is_agreed_on_that_would_unfold_frames() {
+    let lab = Lab::x509().await;
+    let fields = [
+        ("sec-websocket-protocol", "mqtt"),
+        ("sec-websocket-extensions", "permessage-deflate"),
+    ];
+    let (socket, answer) = lab.device().open_websocket("/mqtt", &fields).await.unwrap();
+    assert!(!answer.headers.contains_key("sec-websocket-extensions"));
+    let wire = Wire::of_websocket(socket);
+    accepted(&lab, wire, &usual(Version::V5), Version::V5).await;
+}
+
+#[tokio::test]
 async fn an_opening_for_something_else_than_mqtt_is_refused() {
     let lab = Lab::x509().await;
     for fields in [
@@ -193,6 +206,39 @@ async fn pings_are_answered_before_and_behind_connect() {
         usual(Version::V5).bytes(),
         "nothing else"
     );
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_let_go_all_the_same() {
+    let lab = Config::x509()
+        .mqtt("connect_timeout = \"1s\"")
+        .limits("connections_per_address = 1")
+        .start()
+        .await;
+    let stream = raw_socket(&lab).await;
+    let (_unread, mut writer) = tokio::io::split(stream);
+    // Until the pongs fill what lies between, and beyond.
+    let pings = masked(0x89, &[b'p'; 125]).repeat(1000);
+    let flood = async {
+        while writer.write_all(&pings).await.is_ok() {}
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = flood => {}
+        () = until_gone(&lab) => {}
+    }
+    lab.broker.assert_untouched().await;
+}
+
+/// Waits until there is room for another connection.
+async fn until_gone(lab: &Lab) {
+    let gone = async {
+        while lab.device().get("/http/m").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(PATIENCE, gone).await;
+    assert!(gone.is_ok(), "it is still there");
 }
 
 #[tokio::test]
