@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::callout::Callout;
+use crate::callout::{Callout, Objection};
 use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::{Demand, Requirement};
@@ -44,27 +44,26 @@ pub struct Gate {
     tokens: Arc<ArcSwap<Verifier>>,
     /// What of them holds no longer.
     revocations: Arc<Revocations>,
-    callout: Option<Arc<Callout>>,
+    callouts: Arc<[Arc<Callout>]>,
     bindings: Arc<[Binding]>,
 }
 
 impl Gate {
-    /// A gate that knows clients by `mode` and the bindings that demands refer to, and by what
-    /// `callout` says of them if there is one, and users by
-    /// `tokens` that are not among the `revocations`.
+    /// A gate that knows clients by `mode` and the bindings and call-outs that demands refer to, and
+    /// users by `tokens` that are not among the `revocations`.
     #[must_use]
     pub fn new(
         mode: Mode,
         bindings: Arc<[Binding]>,
         tokens: Arc<ArcSwap<Verifier>>,
         revocations: Arc<Revocations>,
-        callout: Option<Arc<Callout>>,
+        callouts: Arc<[Arc<Callout>]>,
     ) -> Self {
         Self {
             mode,
             tokens,
             revocations,
-            callout,
+            callouts,
             bindings,
         }
     }
@@ -79,7 +78,7 @@ impl Gate {
     /// Whether an MQTT client's word at `place` is looked at.
     #[must_use]
     pub fn looks_at(&self, demand: Demand<'_>, place: &Place) -> bool {
-        self.callout.is_some() || self.places(demand).any(|known| known == place)
+        demand.callout.is_some() || self.places(demand).any(|known| known == place)
     }
 
     /// Whether a client on `connection` that presents `presented` may pass at `now` (seconds since
@@ -129,18 +128,20 @@ impl Gate {
         now: u64,
     ) -> Result<Admission, Refusal> {
         let admission = self.client(connection, demand, presented, now)?;
-        let Some(callout) = &self.callout else {
+        let Some(callout) = demand.callout else {
             return Ok(admission);
         };
+        // A list that has no such call-out leaves the client undecided.
+        let callout = self.callouts.get(callout).ok_or(Objection::Undecided)?;
         // On the heap, so that those who ask nobody carry nothing of it.
         let consulted = consult::consult(callout, connection, admission, presented);
         Box::pin(consulted).await
     }
 
-    /// Who else is asked about clients.
+    /// Who else may be asked about clients.
     #[must_use]
-    pub fn callout(&self) -> Option<&Arc<Callout>> {
-        self.callout.as_ref()
+    pub fn callouts(&self) -> &[Arc<Callout>] {
+        &self.callouts
     }
 
     /// The client, as `auth` says that it is known.

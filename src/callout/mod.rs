@@ -25,6 +25,8 @@ use crate::secret::Secret;
 /// How a service is asked, and how its answer is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Its name in the configuration and the logs.
+    pub name: String,
     /// Where it is.
     pub url: Url,
     /// The method.
@@ -158,6 +160,12 @@ impl Callout {
         })
     }
 
+    /// Whether it was made of these settings.
+    #[must_use]
+    pub fn is_of(&self, settings: &Settings) -> bool {
+        self.settings == *settings
+    }
+
     /// What the service says of the client: once, however many ask the same at the same time.
     /// Cancel-safe.
     ///
@@ -210,7 +218,8 @@ impl Callout {
             Ok(Some(grant)) => Ok(Arc::new(grant)),
             Ok(None) => Err(Objection::Refused),
             Err(silence) => {
-                tracing::warn!(url = %self.settings.url, "the call-out has not decided: {silence}");
+                let callout = &self.settings.name;
+                tracing::warn!(callout, "a call-out has not decided: {silence}");
                 Err(Objection::Undecided)
             }
         }

@@ -1,8 +1,11 @@
-//! The keys of `[callout]`.
+//! `[callouts.X]`: other services that are asked about clients, and who is asked about whom.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::ListenerSettings;
 use super::claims::upstream_field;
 use super::document::Section;
 use super::providers::url;
@@ -10,14 +13,87 @@ use super::value::{Raw, boolean, count, duration, list, parsed, text};
 use crate::access::Mode;
 use crate::callout::{Memory, Settings, Template};
 use crate::fetch::{self, HeaderName, Method};
+use crate::route::{Requirement, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Who else is asked about clients; nobody without a URL.
-pub(super) fn callout(section: Section<'_, '_>, mode: Mode, base: &Path) -> Option<Settings> {
+/// All call-outs.
+pub(super) struct Callouts {
+    all: Vec<Settings>,
+    /// Who is asked about clients where nothing else is said, an index.
+    usual: Option<usize>,
+}
+
+impl Callouts {
+    pub(super) fn read(root: &Section<'_, '_>, mode: Mode, base: &Path) -> Self {
+        let section = root.section("callouts");
+        let mut all = Vec::new();
+        for (name, section) in section.named_sections() {
+            all.extend(callout(&section, name, mode, base));
+            section.finish();
+        }
+        section.finish();
+        let usual = root.read("callout", None, |raw| known(raw, &all));
+        Self { all, usual }
+    }
+
+    /// The `callout` of a route or listener with this requirement, as an index.
+    pub(super) fn choose(
+        &self,
+        section: &Section<'_, '_>,
+        requirement: Requirement,
+    ) -> Option<usize> {
+        let knows_clients = match requirement {
+            Requirement::Client | Requirement::Any | Requirement::Both => true,
+            Requirement::User | Requirement::None => false,
+        };
+        let usual = self.usual.filter(|_| knows_clients);
+        let chosen = section.read("callout", usual, |raw| known(raw, &self.all));
+        if chosen.is_some() && !knows_clients {
+            let message = "asks about clients, of whom the credential asks for none";
+            section.problem("callout", message);
+        }
+        chosen
+    }
+
+    /// One that nobody names would be taken for a guard, and guard nothing.
+    pub(super) fn refuse_unused(
+        &self,
+        root: &Section<'_, '_>,
+        routes: &[Arc<Route>],
+        listeners: &[ListenerSettings],
+    ) {
+        let routes = routes.iter().filter_map(|route| route.callout);
+        let listeners = listeners.iter().filter_map(|listener| listener.callout);
+        let used: HashSet<usize> = routes.chain(listeners).collect();
+        for (index, callout) in self.all.iter().enumerate() {
+            if !used.contains(&index) {
+                let message = "is asked by no route and no MQTT listener: `callout` names it";
+                root.section("callouts").problem(&callout.name, message);
+            }
+        }
+    }
+
+    pub(super) fn into_all(self) -> Vec<Settings> {
+        self.all
+    }
+}
+
+/// The call-out of this name, as an index; nobody is asked if there is no name.
+fn known(raw: Raw, all: &[Settings]) -> Result<Option<usize>, String> {
+    if raw == Raw::Text(String::new()) {
+        return Ok(None);
+    }
+    let name = text(raw)?;
+    let index = all.iter().position(|known| known.name == name);
+    let index = index.ok_or_else(|| format!("no call-out is called \"{name}\""))?;
+    Ok(Some(index))
+}
+
+fn callout(section: &Section<'_, '_>, name: String, mode: Mode, base: &Path) -> Option<Settings> {
     /// No decision is as long.
     const MOST: usize = 64 << 10;
-    let url = section.read_optional("url", url);
+    let url = section.read_required("url", url);
     let method = section.read("method", Method::POST, parsed);
     let headers = section.read("headers", vec![], |raw| {
         list(raw)?.iter().map(|entry| header(entry)).collect()
@@ -50,8 +126,9 @@ pub(super) fn callout(section: Section<'_, '_>, mode: Mode, base: &Path) -> Opti
         allow_http: section.read("danger_allow_http", false, boolean),
         idle_connections: 16,
     };
-    let settings = url.map(|url| Settings {
-        url,
+    let settings = Settings {
+        name,
+        url: url?,
         method,
         headers,
         body,
@@ -62,12 +139,9 @@ pub(super) fn callout(section: Section<'_, '_>, mode: Mode, base: &Path) -> Opti
         allow_on_failure,
         memory,
         fetch,
-    });
-    if let Some(settings) = &settings {
-        refuse_what_proves_nothing(&section, settings, mode);
-    }
-    section.finish();
-    settings
+    };
+    refuse_what_proves_nothing(section, &settings, mode);
+    Some(settings)
 }
 
 fn refuse_what_proves_nothing(section: &Section<'_, '_>, settings: &Settings, mode: Mode) {
