@@ -1,5 +1,6 @@
-//! Documents from elsewhere by HTTPS, [`Fetcher::get`], and questions, [`Fetcher::ask`]: within a time and a size, from the place that
-//! was asked and no other: a redirect is an error, and so is a proxy's word from the environment.
+//! Documents from elsewhere by HTTPS, [`Fetcher::get`], and questions, [`Fetcher::ask`]: within a time
+//! and a size, from the place that was asked and no other: a redirect is an error, and so is a proxy's
+//! word from the environment.
 //!
 //! What a document says is for those who asked. How long it may be kept is read here
 //! (RFC 9111 §5.2.2), since that stands in the answer's fields.
@@ -96,6 +97,15 @@ pub enum FetchError {
     TooLarge(usize),
 }
 
+impl FetchError {
+    fn without_url(self) -> Self {
+        match self {
+            Self::Exchange(error) => Self::Exchange(error.without_url()),
+            Self::Scheme(_) | Self::Status(_) | Self::TooLarge(_) => self,
+        }
+    }
+}
+
 /// A document and how long it may be kept.
 #[derive(Debug)]
 pub struct Document {
@@ -160,8 +170,13 @@ impl Fetcher {
     /// Asks, and reads the whole answer. Dropping it half-way loses nothing.
     ///
     /// # Errors
-    /// [`FetchError`] says why there is none.
+    /// [`FetchError`] says why there is none, but not where it was asked for: clients have a say in
+    /// that, and no log shall show it.
     pub async fn ask(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
+        self.answer(inquiry).await.map_err(FetchError::without_url)
+    }
+
+    async fn answer(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
         let answer = self.send(inquiry).await?;
         Ok(Answer {
             status: answer.status(),

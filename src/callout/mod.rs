@@ -1,12 +1,13 @@
-//! Call-outs: another service says whether a client may pass. [`Callout::decide`] asks it by HTTP,
-//! and remembers what it has said for as long as the question is the same, word for word.
+//! Call-outs: another service says whether a client, or a request, may pass. [`Callout::decide`] asks
+//! it by HTTP, and remembers what it has said for as long as everything that it was told is the same.
 //!
 //! What a yes or a no means for a request is for [`crate::access`]. A service that does not answer
 //! as it should has decided nothing: that is neither.
 
+mod address;
+mod question;
 mod template;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::Value;
 use thiserror::Error;
 
-pub use template::{Template, TemplateError};
+pub use address::{Address, AddressError};
+pub use question::{Question, Request};
+pub use template::{Field, Template, TemplateError};
+
+use template::Values;
 
 use crate::fetch::{
     self, Answer, FetchError, Fetcher, FetcherError, HeaderMap, HeaderName, HeaderValue, Inquiry,
-    Method, StatusCode, Url,
+    Method, StatusCode,
 };
-use crate::secret::Secret;
 
 /// How a service is asked, and how its answer is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +32,9 @@ pub struct Settings {
     /// Its name in the configuration and the logs.
     pub name: String,
     /// Where it is.
-    pub url: Url,
+    pub url: Address,
     /// The method.
-    pub method: Method,
+    pub method: AskedBy,
     /// The fields.
     pub headers: Vec<(HeaderName, Template)>,
     /// The body; none if absent.
@@ -51,7 +55,33 @@ pub struct Settings {
     pub fetch: fetch::Settings,
 }
 
+/// The method of questions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskedBy {
+    /// This one.
+    Method(Method),
+    /// That of the request which is asked about.
+    TheSame,
+}
+
 impl Settings {
+    /// Everything that the service is told, some of it more than once.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        let method = match self.method {
+            AskedBy::Method(_) => None,
+            AskedBy::TheSame => Some(&Field::Method),
+        };
+        let headers = self.headers.iter().map(|(_, template)| template);
+        let templates = headers.chain(&self.body).flat_map(Template::fields);
+        templates.chain(self.url.fields()).chain(method)
+    }
+
+    /// Whether it tells the client secret, so that it is about clients and nobody else.
+    #[must_use]
+    pub fn is_about_clients(&self) -> bool {
+        self.fields().any(|field| *field == Field::Secret)
+    }
+
     /// The fields in which upstreams are told what the service says.
     pub fn upstream_fields(&self) -> impl Iterator<Item = &HeaderName> {
         let identity = self.identity.iter().map(|(_, name)| name);
@@ -72,23 +102,6 @@ pub struct Memory {
     pub refused_ttl: Duration,
 }
 
-/// What can be asked about a client.
-#[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
-    /// The client secret.
-    pub secret: &'a Secret,
-    /// The client identifier of MQTT, or nothing.
-    pub client_id: &'a str,
-    /// The user name of MQTT, or nothing.
-    pub user_name: &'a str,
-    /// What the client speaks: `HTTP` or `MQTT`.
-    pub protocol: &'static str,
-    /// Its certificate's SHA-256, or nothing.
-    pub fingerprint: &'a str,
-    /// Where it is.
-    pub remote: IpAddr,
-}
-
 /// What the service says of a client that may pass: fields for the upstream.
 #[derive(Debug, Default)]
 pub struct Grant {
@@ -106,9 +119,15 @@ impl Grant {
 /// Why a client may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Objection {
-    /// The service says no.
+    /// The service, which was told the client's secret, says no.
     #[error("the call-out refuses the client")]
     Refused,
+    /// The service says no to the request.
+    #[error("the call-out refuses the request")]
+    Forbidden,
+    /// What the service would be told can be read in two ways.
+    #[error("what the call-out judges by is ambiguous")]
+    Ambiguous,
     /// The service has not decided.
     #[error("the call-out has not decided")]
     Undecided,
@@ -123,17 +142,17 @@ enum Silence {
     Status(StatusCode),
     #[error("its answer has no member \"{0}\" that is true or false")]
     Field(String),
-    #[error("the client's secret fits no header field")]
-    Unspeakable,
 }
 
-/// SHA-256 of everything that a service is told.
+/// SHA-256 of everything that a service judges by.
 type Digest = [u8; 32];
 
 /// One service.
 #[derive(Debug)]
 pub struct Callout {
     settings: Settings,
+    /// What it is told, each once.
+    fields: Vec<Field>,
     fetcher: Fetcher,
     granted: moka::future::Cache<Digest, Arc<Grant>>,
     refused: moka::future::Cache<Digest, ()>,
@@ -148,6 +167,7 @@ impl Callout {
         let memory = settings.memory;
         Ok(Self {
             fetcher: Fetcher::new(&settings.fetch)?,
+            fields: each_once(settings.fields()),
             settings: settings.clone(),
             granted: moka::future::Cache::builder()
                 .max_capacity(memory.entries)
@@ -166,28 +186,36 @@ impl Callout {
         self.settings == *settings
     }
 
-    /// What the service says of the client: once, however many ask the same at the same time.
-    /// Cancel-safe.
+    /// Whether it is about clients that are known by a secret, and nobody else.
+    #[must_use]
+    pub fn is_about_clients(&self) -> bool {
+        self.fields.contains(&Field::Secret)
+    }
+
+    /// Whether it is told the user name.
+    #[must_use]
+    pub fn tells_user_name(&self) -> bool {
+        self.fields.contains(&Field::UserName)
+    }
+
+    /// What the service says: once, however many ask the same at the same time. Cancel-safe.
     ///
     /// # Errors
     /// [`Objection`] if it does not say yes.
     pub async fn decide(&self, question: &Question<'_>) -> Result<Arc<Grant>, Objection> {
-        let Some(inquiry) = self.inquiry(question) else {
-            tracing::info!("{}", Silence::Unspeakable);
-            return Err(Objection::Refused);
-        };
-        let digest = digest(&inquiry);
+        let values = Values::of(&self.fields, question).map_err(|_| Objection::Ambiguous)?;
+        let digest = digest(&values);
         if let Some(grant) = self.granted.get(&digest).await {
             return Ok(grant);
         }
         if self.refused.get(&digest).await.is_some() {
-            return Err(Objection::Refused);
+            return Err(self.no());
         }
-        let found = self.granted.try_get_with(digest, self.ask(inquiry)).await;
+        let found = self.granted.try_get_with(digest, self.ask(&values)).await;
         match found.map_err(|objection| *objection) {
-            Err(Objection::Refused) => {
+            Err(Objection::Refused | Objection::Forbidden) => {
                 self.refused.insert(digest, ()).await;
-                Err(Objection::Refused)
+                Err(self.no())
             }
             // Not remembered: the next one asks again.
             Err(Objection::Undecided) if self.settings.allow_on_failure => Ok(Arc::default()),
@@ -195,34 +223,56 @@ impl Callout {
         }
     }
 
-    /// Everything that the service is told; `None` if a value fits no field.
-    fn inquiry(&self, question: &Question<'_>) -> Option<Inquiry> {
-        let mut headers = HeaderMap::new();
-        for (name, template) in &self.settings.headers {
-            let mut value = HeaderValue::try_from(template.plain(question)).ok()?;
-            value.set_sensitive(true);
-            headers.append(name, value);
+    fn no(&self) -> Objection {
+        if self.is_about_clients() {
+            Objection::Refused
+        } else {
+            Objection::Forbidden
         }
-        let body = self.settings.body.as_ref();
-        Some(Inquiry {
-            method: self.settings.method.clone(),
-            url: self.settings.url.clone(),
-            headers,
-            body: body.map(|template| template.json(question)),
-        })
     }
 
-    async fn ask(&self, inquiry: Inquiry) -> Result<Arc<Grant>, Objection> {
+    async fn ask(&self, values: &Values<'_>) -> Result<Arc<Grant>, Objection> {
+        let Some(inquiry) = self.inquiry(values) else {
+            tracing::info!(
+                callout = self.settings.name,
+                "what a client says cannot be put into a question"
+            );
+            return Err(self.no());
+        };
         let answer = self.fetcher.ask(inquiry).await.map_err(Silence::from);
         match answer.and_then(|answer| self.read(&answer)) {
             Ok(Some(grant)) => Ok(Arc::new(grant)),
-            Ok(None) => Err(Objection::Refused),
+            Ok(None) => Err(self.no()),
             Err(silence) => {
                 let callout = &self.settings.name;
                 tracing::warn!(callout, "a call-out has not decided: {silence}");
                 Err(Objection::Undecided)
             }
         }
+    }
+
+    /// Everything that the service is told; `None` if a value fits no field or URL.
+    fn inquiry(&self, values: &Values<'_>) -> Option<Inquiry> {
+        let mut headers = HeaderMap::new();
+        for (name, template) in &self.settings.headers {
+            let Some(text) = template.plain(values) else {
+                continue;
+            };
+            let mut value = HeaderValue::try_from(text).ok()?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        let method = match &self.settings.method {
+            AskedBy::Method(method) => method.clone(),
+            AskedBy::TheSame => values.get(&Field::Method)?.parse().ok()?,
+        };
+        let body = self.settings.body.as_ref();
+        Some(Inquiry {
+            method,
+            url: self.settings.url.url(values)?,
+            headers,
+            body: body.map(|template| template.json(values)),
+        })
     }
 
     /// The grant, or `None` for a no. A redirect or a failure is neither.
@@ -263,18 +313,28 @@ impl Callout {
     }
 }
 
-/// Every part with its length before it, so that no two inquiries are one text.
-fn digest(inquiry: &Inquiry) -> Digest {
-    let mut context = Context::new(&SHA256);
-    let mut add = |part: &[u8]| {
-        context.update(&part.len().to_be_bytes());
-        context.update(part);
-    };
-    for (name, value) in &inquiry.headers {
-        add(name.as_str().as_bytes());
-        add(value.as_bytes());
+fn each_once<'a>(fields: impl Iterator<Item = &'a Field>) -> Vec<Field> {
+    let mut each = Vec::new();
+    for field in fields {
+        if !each.contains(field) {
+            each.push(field.clone());
+        }
     }
-    add(inquiry.body.as_deref().unwrap_or_default().as_bytes());
+    each
+}
+
+/// Every value with its length before it, so that no two questions are one text. An id that is
+/// another for each request is for the service's log, and decides nothing.
+fn digest(values: &Values<'_>) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for (field, value) in values.iter() {
+        if *field == Field::RequestId {
+            continue;
+        }
+        let length = value.map_or(u64::MAX, |value| value.len() as u64);
+        context.update(&length.to_be_bytes());
+        context.update(value.unwrap_or_default().as_bytes());
+    }
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
     digest

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ListenerSettings;
+use super::bindings::Use;
 use super::claims::upstream_field;
 use super::document::Section;
-use super::providers::url;
 use super::value::{Raw, boolean, count, duration, list, parsed, text};
 use crate::access::Mode;
-use crate::callout::{Memory, Settings, Template};
+use crate::callout::{Address, AskedBy, Field, Memory, Settings, Template};
 use crate::fetch::{self, HeaderName, Method};
+use crate::http::{ends_here, is_identity};
 use crate::route::{Requirement, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ impl Callouts {
     pub(super) fn choose(
         &self,
         section: &Section<'_, '_>,
+        used: Use,
         requirement: Requirement,
     ) -> Option<usize> {
         let knows_clients = match requirement {
@@ -49,8 +51,13 @@ impl Callouts {
         };
         let usual = self.usual.filter(|_| knows_clients);
         let chosen = section.read("callout", usual, |raw| known(raw, &self.all));
-        if chosen.is_some() && !knows_clients {
-            let message = "asks about clients, of whom the credential asks for none";
+        let settings = &self.all[chosen?];
+        if settings.is_about_clients() && !knows_clients {
+            let message = "tells the {secret} of clients, of whom the credential asks for none";
+            section.problem("callout", message);
+        }
+        if used != Use::Http && settings.fields().any(Field::is_of_request) {
+            let message = "tells of a request, which MQTT has not";
             section.problem("callout", message);
         }
         chosen
@@ -93,8 +100,8 @@ fn known(raw: Raw, all: &[Settings]) -> Result<Option<usize>, String> {
 fn callout(section: &Section<'_, '_>, name: String, mode: Mode, base: &Path) -> Option<Settings> {
     /// No decision is as long.
     const MOST: usize = 64 << 10;
-    let url = section.read_required("url", url);
-    let method = section.read("method", Method::POST, parsed);
+    let url = section.read_required("url", parsed::<Address>);
+    let method = section.read("method", AskedBy::Method(Method::POST), asked_by);
     let headers = section.read("headers", vec![], |raw| {
         list(raw)?.iter().map(|entry| header(entry)).collect()
     });
@@ -149,14 +156,48 @@ fn refuse_what_proves_nothing(section: &Section<'_, '_>, settings: &Settings, mo
         let message = "is false, but secrets would go by http, where anybody can read them";
         section.problem("danger_allow_http", message);
     }
-    let headers = settings.headers.iter().map(|(_, template)| template);
-    let mut templates = headers.chain(&settings.body);
-    let by_certificate = mode == Mode::Certificate;
-    if !templates.any(|template| template.names_client(by_certificate)) {
+    let tells_apart = |field: &Field| match field {
+        Field::Secret | Field::Remote | Field::Header(_) => true,
+        Field::Fingerprint => mode == Mode::Certificate,
+        Field::ClientId
+        | Field::UserName
+        | Field::Protocol
+        | Field::Method
+        | Field::Host
+        | Field::Path
+        | Field::Query
+        | Field::RequestId => false,
+    };
+    if !settings.fields().any(tells_apart) {
         // What is remembered of one client would hold for everybody.
-        let message = "must hold {secret}, or a field of headers must: the service could not tell \
-                       one client from another";
+        let message = "must hold {secret}, {header.NAME} or {remote}, or a field of headers must: \
+                       the service could not tell one client from another";
         section.problem("body", message);
+    }
+    refuse_forgeries(section, settings);
+}
+
+/// What the gateway knows better than the client is not asked about in the client's words.
+fn refuse_forgeries(section: &Section<'_, '_>, settings: &Settings) {
+    for field in settings.fields() {
+        let Field::Header(name) = field else {
+            continue;
+        };
+        if is_identity(name.as_str()) || ends_here(name) {
+            let message = format!(
+                "{{header.{name}}} is not the client's to say; {{remote}}, {{host}}, \
+                 {{fingerprint}} and {{request_id}} are as the gateway knows them"
+            );
+            section.problem("headers", message);
+        }
+    }
+}
+
+/// A method, or that of the request.
+fn asked_by(raw: Raw) -> Result<AskedBy, String> {
+    match text(raw.clone())?.as_str() {
+        "{method}" => Ok(AskedBy::TheSame),
+        _ => parsed(raw).map(AskedBy::Method),
     }
 }
 

@@ -347,7 +347,7 @@ fn listener(
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
             let binding = doors.bindings.choose(section, Use::Mqtt);
             let requirement = mqtt_requirement(section, mode);
-            let callout = doors.callouts.choose(section, requirement);
+            let callout = doors.callouts.choose(section, Use::Mqtt, requirement);
             (requirement, binding, callout)
         }
     };

@@ -144,7 +144,7 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         path: matched,
         requirement,
         binding: doors.bindings.choose(section, used),
-        callout: doors.callouts.choose(section, requirement),
+        callout: doors.callouts.choose(section, used, requirement),
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         forward_certificate: section.read("forward_certificate", vec![], dialects),

@@ -369,7 +369,7 @@ async fn a_call_out_that_guards_nothing_stops_the_start() {
         ),
         (
             route("callout = \"accounts\"\ncredential = \"none\""),
-            "routes.more.callout: asks about clients",
+            "routes.more.callout: tells the {secret} of clients",
         ),
         (
             "[callouts.accounts]\n".into(),
