@@ -8,13 +8,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::Response as HttpResponse;
 use reqwest::header::{AGE, CACHE_CONTROL};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use thiserror::Error;
 
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-pub use reqwest::{Method, StatusCode};
+pub use reqwest::{Body, Method, StatusCode};
 
 /// A place to fetch from, absolute.
 pub use reqwest::Url;
@@ -32,6 +34,17 @@ pub struct Settings {
     pub allow_http: bool,
     /// Most connections that are kept for the next time.
     pub idle_connections: usize,
+    /// What is spoken.
+    pub version: Version,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// One exchange at a time on each connection.
+    Http1,
+    /// All on one, without TLS too.
+    Http2,
 }
 
 /// A request.
@@ -44,7 +57,7 @@ pub struct Inquiry {
     /// The fields.
     pub headers: HeaderMap,
     /// The body, if there is one.
-    pub body: Option<String>,
+    pub body: Option<Bytes>,
 }
 
 /// A whole answer, whatever its status.
@@ -115,8 +128,8 @@ pub struct Document {
     pub fresh_for: Option<Duration>,
 }
 
-/// Fetches documents.
-#[derive(Debug)]
+/// Fetches documents. Clones share their connections.
+#[derive(Debug, Clone)]
 pub struct Fetcher {
     client: Client,
     max_size: usize,
@@ -136,6 +149,14 @@ impl Fetcher {
             .https_only(!settings.allow_http)
             .pool_max_idle_per_host(settings.idle_connections)
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        let builder = match settings.version {
+            Version::Http1 => builder.http1_only(),
+            // A server that has vanished is noticed by those that wait for it, and not asked again.
+            Version::Http2 => builder
+                .http2_prior_knowledge()
+                .http2_keep_alive_interval(settings.timeout)
+                .http2_keep_alive_timeout(settings.timeout),
+        };
         let builder = match settings.ca.as_slice() {
             [] => builder,
             files => builder.tls_certs_only(read_authorities(files)?),
@@ -145,6 +166,12 @@ impl Fetcher {
             max_size: settings.max_size,
             allow_http: settings.allow_http,
         })
+    }
+
+    /// Most bytes of an answer.
+    #[must_use]
+    pub fn max_size(&self) -> usize {
+        self.max_size
     }
 
     /// Fetches the document at `url`. Dropping it half-way loses nothing.
@@ -174,6 +201,15 @@ impl Fetcher {
     /// that, and no log shall show it.
     pub async fn ask(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
         self.answer(inquiry).await.map_err(FetchError::without_url)
+    }
+
+    /// Asks, and leaves the answer to be read, whatever its size: still within the time.
+    ///
+    /// # Errors
+    /// As of [`Self::ask`].
+    pub async fn exchange(&self, inquiry: Inquiry) -> Result<HttpResponse<Body>, FetchError> {
+        let answer = self.send(inquiry).await.map_err(FetchError::without_url)?;
+        Ok(answer.into())
     }
 
     async fn answer(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {

@@ -1,10 +1,12 @@
 //! Call-outs: another service says whether a client, or a request, may pass. [`Callout::decide`] asks
-//! it by HTTP, and remembers what it has said for as long as everything that it was told is the same.
+//! it by HTTP or gRPC, and remembers what it has said for as long as everything that it was told is the same.
 //!
 //! What a yes or a no means for a request is for [`crate::access`]. A service that does not answer
 //! as it should has decided nothing: that is neither.
 
 mod address;
+mod grpc;
+mod http;
 mod question;
 mod template;
 
@@ -12,68 +14,53 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use serde_json::Value;
 use thiserror::Error;
 
 pub use address::{Address, AddressError};
+pub use grpc::{GrpcQuestion, Service};
+pub use http::{AskedBy, HttpQuestion};
 pub use question::{Question, Request};
 pub use template::{Field, Template, TemplateError};
 
 use template::Values;
 
-use crate::fetch::{
-    self, Answer, FetchError, Fetcher, FetcherError, HeaderMap, HeaderName, HeaderValue, Inquiry,
-    Method, StatusCode,
-};
+use crate::fetch::{self, FetchError, Fetcher, FetcherError, HeaderName, HeaderValue, StatusCode};
 
-/// How a service is asked, and how its answer is read.
+/// A service, and what becomes of what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its name in the configuration and the logs.
     pub name: String,
-    /// Where it is.
-    pub url: Address,
-    /// The method.
-    pub method: AskedBy,
-    /// The fields.
-    pub headers: Vec<(HeaderName, Template)>,
-    /// The body; none if absent.
-    pub body: Option<Template>,
-    /// Statuses that may mean yes.
-    pub allow_status: Vec<u16>,
-    /// The member of a JSON answer that must be true; none if the status says it all.
-    pub allow_field: Option<String>,
-    /// Fields of the answer that the upstream gets.
-    pub forward: Vec<HeaderName>,
-    /// The member of a JSON answer that names the client, and the field in which the upstream gets it.
-    pub identity: Option<(String, HeaderName)>,
+    /// How it is asked.
+    pub ask: Ask,
+    /// The field in which the upstream gets the client's name, if the service says it.
+    pub id_header: Option<HeaderName>,
     /// Lets clients pass when the service does not answer.
     pub allow_on_failure: bool,
     /// How much is remembered, and for how long.
     pub memory: Memory,
-    /// How to ask.
+    /// How to reach it.
     pub fetch: fetch::Settings,
 }
 
-/// The method of questions.
+/// How a service is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AskedBy {
-    /// This one.
-    Method(Method),
-    /// That of the request which is asked about.
-    TheSame,
+pub enum Ask {
+    /// By HTTP.
+    Http(Box<HttpQuestion>),
+    /// By gRPC.
+    Grpc(GrpcQuestion),
 }
 
 impl Settings {
     /// Everything that the service is told, some of it more than once.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
-        let method = match self.method {
-            AskedBy::Method(_) => None,
-            AskedBy::TheSame => Some(&Field::Method),
+        let (http, grpc) = match &self.ask {
+            Ask::Http(question) => (Some(question.fields()), None),
+            Ask::Grpc(question) => (None, Some(question.fields())),
         };
-        let headers = self.headers.iter().map(|(_, template)| template);
-        let templates = headers.chain(&self.body).flat_map(Template::fields);
-        templates.chain(self.url.fields()).chain(method)
+        let http = http.into_iter().flatten();
+        http.chain(grpc.into_iter().flatten())
     }
 
     /// Whether it tells the client secret, so that it is about clients and nobody else.
@@ -82,10 +69,23 @@ impl Settings {
         self.fields().any(|field| *field == Field::Secret)
     }
 
+    /// Whether it can be reached by `http`, without TLS.
+    #[must_use]
+    pub fn is_unencrypted(&self) -> bool {
+        let scheme = match &self.ask {
+            Ask::Http(question) => question.url.scheme(),
+            Ask::Grpc(question) => question.url.scheme(),
+        };
+        scheme == "http"
+    }
+
     /// The fields in which upstreams are told what the service says.
     pub fn upstream_fields(&self) -> impl Iterator<Item = &HeaderName> {
-        let identity = self.identity.iter().map(|(_, name)| name);
-        self.forward.iter().chain(identity)
+        let forward = match &self.ask {
+            Ask::Http(question) => question.forward.as_slice(),
+            Ask::Grpc(_) => &[],
+        };
+        forward.iter().chain(&self.id_header)
     }
 }
 
@@ -109,6 +109,16 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Names the client, if that is a name which fits a field.
+    fn identify(&mut self, id: &str, header: Option<&HeaderName>) {
+        if let Some(header) = header
+            && let Ok(value) = HeaderValue::try_from(id)
+            && !id.is_empty()
+        {
+            self.fields.push((header.clone(), value));
+        }
+    }
+
     /// What the upstream is told.
     #[must_use]
     pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
@@ -140,6 +150,8 @@ enum Silence {
     Fetch(#[from] FetchError),
     #[error("its answer's status is {0}")]
     Status(StatusCode),
+    #[error("{0}")]
+    Grpc(String),
     #[error("its answer has no member \"{0}\" that is true or false")]
     Field(String),
 }
@@ -232,15 +244,12 @@ impl Callout {
     }
 
     async fn ask(&self, values: &Values<'_>) -> Result<Arc<Grant>, Objection> {
-        let Some(inquiry) = self.inquiry(values) else {
-            tracing::info!(
-                callout = self.settings.name,
-                "what a client says cannot be put into a question"
-            );
-            return Err(self.no());
+        let id_header = self.settings.id_header.as_ref();
+        let answer = match &self.settings.ask {
+            Ask::Http(question) => self.ask_by_http(question, values).await,
+            Ask::Grpc(question) => question.ask(&self.fetcher, values, id_header).await,
         };
-        let answer = self.fetcher.ask(inquiry).await.map_err(Silence::from);
-        match answer.and_then(|answer| self.read(&answer)) {
+        match answer {
             Ok(Some(grant)) => Ok(Arc::new(grant)),
             Ok(None) => Err(self.no()),
             Err(silence) => {
@@ -251,65 +260,17 @@ impl Callout {
         }
     }
 
-    /// Everything that the service is told; `None` if a value fits no field or URL.
-    fn inquiry(&self, values: &Values<'_>) -> Option<Inquiry> {
-        let mut headers = HeaderMap::new();
-        for (name, template) in &self.settings.headers {
-            let Some(text) = template.plain(values) else {
-                continue;
-            };
-            let mut value = HeaderValue::try_from(text).ok()?;
-            value.set_sensitive(true);
-            headers.append(name, value);
-        }
-        let method = match &self.settings.method {
-            AskedBy::Method(method) => method.clone(),
-            AskedBy::TheSame => values.get(&Field::Method)?.parse().ok()?,
+    async fn ask_by_http(
+        &self,
+        question: &HttpQuestion,
+        values: &Values<'_>,
+    ) -> Result<Option<Grant>, Silence> {
+        // What cannot be said is no secret that the service knows.
+        let Some(inquiry) = question.inquiry(values) else {
+            return Ok(None);
         };
-        let body = self.settings.body.as_ref();
-        Some(Inquiry {
-            method,
-            url: self.settings.url.url(values)?,
-            headers,
-            body: body.map(|template| template.json(values)),
-        })
-    }
-
-    /// The grant, or `None` for a no. A redirect or a failure is neither.
-    fn read(&self, answer: &Answer) -> Result<Option<Grant>, Silence> {
-        let status = answer.status;
-        let allows = self.settings.allow_status.contains(&status.as_u16());
-        match status {
-            _ if allows => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
-            _ => return Err(Silence::Status(status)),
-        }
-        let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if let Some(name) = &self.settings.allow_field {
-            match document.get(name) {
-                Some(Value::Bool(true)) => {}
-                Some(Value::Bool(false)) => return Ok(None),
-                // protobuf's JSON leaves out what is false.
-                None if document.is_object() => return Ok(None),
-                Some(_) | None => return Err(Silence::Field(name.clone())),
-            }
-        }
-        Ok(Some(self.grant(answer, &document)))
-    }
-
-    fn grant(&self, answer: &Answer, document: &Value) -> Grant {
-        let mut fields = Vec::new();
-        for name in &self.settings.forward {
-            let values = answer.headers.get_all(name).iter();
-            fields.extend(values.map(|value| (name.clone(), value.clone())));
-        }
-        if let Some((member, name)) = &self.settings.identity
-            && let Some(Value::String(identity)) = document.get(member)
-            && let Ok(value) = HeaderValue::try_from(identity)
-        {
-            fields.push((name.clone(), value));
-        }
-        Grant { fields }
+        let answer = self.fetcher.ask(inquiry).await?;
+        question.read(&answer, self.settings.id_header.as_ref())
     }
 }
 

@@ -64,6 +64,7 @@ impl<'a> Question<'a> {
             Field::Host => of_request(|request| request.host),
             Field::Path => of_request(|request| request.path),
             Field::RequestId => of_request(|request| request.id),
+            Field::Domain => self.request.and_then(|request| domain(request.path)),
             Field::Query => {
                 let query = self.request.and_then(|request| request.query.as_ref());
                 return Ok(query.map(|query| format!("?{query}").into()));
@@ -74,6 +75,16 @@ impl<'a> Question<'a> {
             },
         };
         Ok(value.map(Cow::Borrowed))
+    }
+}
+
+/// The domain of a message's path, wherever the platform's part of it begins.
+fn domain(path: &str) -> Option<&str> {
+    let mut segments = path.split('/').skip_while(|segment| *segment != "m");
+    let named = (segments.next()?, segments.next()?, segments.next()?);
+    match named {
+        (_, domain, "c") if !domain.is_empty() => Some(domain),
+        _ => None,
     }
 }
 
@@ -112,6 +123,21 @@ mod tests {
         }
         let found = only(&headers, &HeaderName::from_static("x-key"));
         found.map(|value| value.map(str::to_owned))
+    }
+
+    #[test]
+    fn a_path_of_a_platform_names_a_domain() {
+        for (path, expected) in [
+            ("/http/m/home/c/meter", Some("home")),
+            ("/m/home/c", Some("home")),
+            ("/m/home/x/meter", None),
+            ("/m//c/meter", None),
+            ("/m/home", None),
+            ("/xm/home/c/meter", None),
+            ("/", None),
+        ] {
+            assert_eq!(domain(path), expected, "{path}");
+        }
     }
 
     #[test]

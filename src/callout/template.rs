@@ -39,6 +39,8 @@ pub enum Field {
     Host,
     /// The path of its request.
     Path,
+    /// The domain that its path names, as paths of platforms do: `/m/<domain>/c/...`.
+    Domain,
     /// The query of its request with the question mark, without credentials.
     Query,
     /// The id of its request.
@@ -57,6 +59,7 @@ const FIELDS: &[(&str, Field)] = &[
     ("method", Field::Method),
     ("host", Field::Host),
     ("path", Field::Path),
+    ("domain", Field::Domain),
     ("query", Field::Query),
     ("request_id", Field::RequestId),
 ];
@@ -73,6 +76,7 @@ impl Field {
             | Self::RequestId
             | Self::Header(_) => true,
             Self::Secret
+            | Self::Domain
             | Self::ClientId
             | Self::UserName
             | Self::Protocol

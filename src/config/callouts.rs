@@ -9,12 +9,28 @@ use super::ListenerSettings;
 use super::bindings::Use;
 use super::claims::upstream_field;
 use super::document::Section;
-use super::value::{Raw, boolean, count, duration, list, parsed, text};
+use super::providers::url;
+use super::value::{Raw, boolean, count, duration, list, one_of, parsed, text};
 use crate::access::Mode;
-use crate::callout::{Address, AskedBy, Field, Memory, Settings, Template};
+use crate::callout::{
+    Address, Ask, AskedBy, Field, GrpcQuestion, HttpQuestion, Memory, Service, Settings, Template,
+};
 use crate::fetch::{self, HeaderName, Method};
 use crate::http::{ends_here, is_identity};
 use crate::route::{Requirement, Route};
+
+/// How a service is asked.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Http,
+    Grpc(Service),
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("http", Kind::Http),
+    ("clients_v1", Kind::Grpc(Service::ClientsV1)),
+    ("broker_auth_v1", Kind::Grpc(Service::BrokerAuthV1)),
+];
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -100,18 +116,11 @@ fn known(raw: Raw, all: &[Settings]) -> Result<Option<usize>, String> {
 fn callout(section: &Section<'_, '_>, name: String, mode: Mode, base: &Path) -> Option<Settings> {
     /// No decision is as long.
     const MOST: usize = 64 << 10;
-    let url = section.read_required("url", parsed::<Address>);
-    let method = section.read("method", AskedBy::Method(Method::POST), asked_by);
-    let headers = section.read("headers", vec![], |raw| {
-        list(raw)?.iter().map(|entry| header(entry)).collect()
-    });
-    let body = section.read_optional("body", parsed::<Template>);
-    let allow_status = section.read("allow_status", vec![200], statuses);
-    let allow_field = section.read_optional("allow_field", text);
-    let forward = section.read("forward", vec![], |raw| {
-        list(raw)?.iter().map(|name| upstream_field(name)).collect()
-    });
-    let id_field = section.read("id_field", "id".to_owned(), text);
+    let kind = section.read("kind", Kind::Http, one_of(KINDS));
+    let ask = match kind {
+        Kind::Http => http_question(section).map(|question| Ask::Http(Box::new(question))),
+        Kind::Grpc(service) => grpc_question(section, service).map(Ask::Grpc),
+    };
     let id_header = section.read_optional("id_header", |raw| upstream_field(&text(raw)?));
     let entries = |name, default| {
         let number: usize = section.read(name, default, count(0..=100_000_000));
@@ -132,17 +141,15 @@ fn callout(section: &Section<'_, '_>, name: String, mode: Mode, base: &Path) -> 
         }),
         allow_http: section.read("danger_allow_http", false, boolean),
         idle_connections: 16,
+        version: match kind {
+            Kind::Http => fetch::Version::Http1,
+            Kind::Grpc(_) => fetch::Version::Http2,
+        },
     };
     let settings = Settings {
         name,
-        url: url?,
-        method,
-        headers,
-        body,
-        allow_status,
-        allow_field,
-        forward,
-        identity: id_header.map(|header| (id_field, header)),
+        ask: ask?,
+        id_header,
         allow_on_failure,
         memory,
         fetch,
@@ -151,8 +158,37 @@ fn callout(section: &Section<'_, '_>, name: String, mode: Mode, base: &Path) -> 
     Some(settings)
 }
 
+fn http_question(section: &Section<'_, '_>) -> Option<HttpQuestion> {
+    let url = section.read_required("url", parsed::<Address>);
+    let question = HttpQuestion {
+        method: section.read("method", AskedBy::Method(Method::POST), asked_by),
+        headers: section.read("headers", vec![], |raw| {
+            list(raw)?.iter().map(|entry| header(entry)).collect()
+        }),
+        body: section.read_optional("body", parsed::<Template>),
+        allow_status: section.read("allow_status", vec![200], statuses),
+        allow_field: section.read_optional("allow_field", text),
+        forward: section.read("forward", vec![], |raw| {
+            list(raw)?.iter().map(|name| upstream_field(name)).collect()
+        }),
+        id_field: section.read("id_field", "id".to_owned(), text),
+        url: url?,
+    };
+    Some(question)
+}
+
+fn grpc_question(section: &Section<'_, '_>, service: Service) -> Option<GrpcQuestion> {
+    let url = section.read_required("url", |raw| match url(raw)? {
+        url if url.query().is_none() && url.fragment().is_none() => Ok(url),
+        url => Err(format!(
+            "\"{url}\" must have no query, as a service has none"
+        )),
+    });
+    Some(GrpcQuestion { url: url?, service })
+}
+
 fn refuse_what_proves_nothing(section: &Section<'_, '_>, settings: &Settings, mode: Mode) {
-    if settings.url.scheme() == "http" && !settings.fetch.allow_http {
+    if settings.is_unencrypted() && !settings.fetch.allow_http {
         let message = "is false, but secrets would go by http, where anybody can read them";
         section.problem("danger_allow_http", message);
     }
@@ -165,6 +201,7 @@ fn refuse_what_proves_nothing(section: &Section<'_, '_>, settings: &Settings, mo
         | Field::Method
         | Field::Host
         | Field::Path
+        | Field::Domain
         | Field::Query
         | Field::RequestId => false,
     };

@@ -177,6 +177,7 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
         }),
         allow_http: section.read("danger_allow_http", false, boolean),
         idle_connections: 16,
+        version: fetch::Version::Http1,
     };
     let Some(url) = url else {
         section.finish();
@@ -348,6 +349,7 @@ fn remote(
             allow_http: section.read("danger_allow_http", false, boolean),
             // Documents are fetched every few minutes at most.
             idle_connections: 0,
+            version: fetch::Version::Http1,
         },
         location: location?,
     };

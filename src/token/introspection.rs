@@ -109,7 +109,7 @@ impl Introspector {
             method: Method::POST,
             url: self.settings.url.clone(),
             headers: self.headers.clone(),
-            body: Some(format!("token={token}&token_type_hint=access_token")),
+            body: Some(format!("token={token}&token_type_hint=access_token").into()),
         };
         let answer = self.fetcher.ask(inquiry).await?;
         if answer.status != StatusCode::OK {

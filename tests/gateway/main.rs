@@ -4,6 +4,7 @@
 
 mod api_keys;
 mod bindings;
+mod callout_grpc;
 mod callout_requests;
 mod callouts;
 mod certificates;
