@@ -35,6 +35,7 @@ fn verifier() -> Verifier {
             kinds: vec!["0".into()],
             require_kind: false,
         },
+        introspect: false,
     };
     let settings = Settings {
         max_size: 4096,
@@ -47,6 +48,7 @@ fn verifier() -> Verifier {
         providers: vec![provider],
         api_keys: None,
         introspection: None,
+        revocations: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let verifier = Verifier::load(&settings, None, &clock, TokenMetrics::default());
