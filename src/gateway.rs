@@ -159,7 +159,7 @@ impl Gateway {
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         let revocations = Arc::new(Revocations::new(metrics.for_tokens()));
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
-        let callouts = load_callouts(&settings, None)?;
+        let callouts = load_callouts(&settings, None, &metrics)?;
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
             settings.mode,
@@ -258,7 +258,11 @@ impl Gateway {
         let policies = load_policies(&settings, &self.shared.clock)?;
         let initiators = load_initiators(&settings, &self.shared.clock)?;
         let tokens = self.load_tokens(&settings)?;
-        let callouts = load_callouts(&settings, Some(&self.shared.live.load()))?;
+        let callouts = load_callouts(
+            &settings,
+            Some(&self.shared.live.load()),
+            &self.shared.metrics,
+        )?;
         // Last of what can fail: what it reads is in force from here on.
         let revocations = &self.shared.revocations;
         revocations.read(
@@ -444,16 +448,20 @@ impl Live {
 fn load_callouts(
     settings: &Settings,
     former: Option<&Live>,
+    metrics: &Metrics,
 ) -> Result<Arc<[Arc<Callout>]>, StartError> {
     let former = former.map_or(&[][..], |former| former.gate.callouts());
     let load = |settings: &callout::Settings| {
         if let Some(same) = former.iter().find(|former| former.is_of(settings)) {
             return Ok(Arc::clone(same));
         }
-        let callout = Callout::new(settings).map_err(|source| StartError::Callout {
-            callout: settings.name.clone(),
-            source,
-        })?;
+        let callout =
+            Callout::new(settings, metrics.for_callout(&settings.name)).map_err(|source| {
+                StartError::Callout {
+                    callout: settings.name.clone(),
+                    source,
+                }
+            })?;
         Ok(Arc::new(callout))
     };
     settings.callouts.iter().map(load).collect()
@@ -532,7 +540,7 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
         .into_iter()
         .map(StartError::from)
         .collect();
-    problems.extend(load_callouts(settings, None).err());
+    problems.extend(load_callouts(settings, None, &Metrics::default()).err());
     let revocations =
         Revocations::default().read(settings.tokens.revocations.as_ref(), clock.now());
     problems.extend(revocations.err().map(StartError::from));

@@ -25,6 +25,7 @@ pub use template::{Field, Template, TemplateError};
 use template::Values;
 
 use crate::fetch::{self, FetchError, Fetcher, FetcherError, HeaderName, HeaderValue, StatusCode};
+use crate::telemetry::CalloutMetrics;
 
 /// A service, and what becomes of what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +167,7 @@ pub struct Callout {
     /// What it is told, each once.
     fields: Vec<Field>,
     fetcher: Fetcher,
+    metrics: CalloutMetrics,
     granted: moka::future::Cache<Digest, Arc<Grant>>,
     refused: moka::future::Cache<Digest, ()>,
 }
@@ -175,10 +177,11 @@ impl Callout {
     ///
     /// # Errors
     /// [`FetcherError`] if its authorities cannot be read.
-    pub fn new(settings: &Settings) -> Result<Self, FetcherError> {
+    pub fn new(settings: &Settings, metrics: CalloutMetrics) -> Result<Self, FetcherError> {
         let memory = settings.memory;
         Ok(Self {
             fetcher: Fetcher::new(&settings.fetch)?,
+            metrics,
             fields: each_once(settings.fields()),
             settings: settings.clone(),
             granted: moka::future::Cache::builder()
@@ -218,9 +221,11 @@ impl Callout {
         let values = Values::of(&self.fields, question).map_err(|_| Objection::Ambiguous)?;
         let digest = digest(&values);
         if let Some(grant) = self.granted.get(&digest).await {
+            self.metrics.hits.inc();
             return Ok(grant);
         }
         if self.refused.get(&digest).await.is_some() {
+            self.metrics.refused_hits.inc();
             return Err(self.no());
         }
         let found = self.granted.try_get_with(digest, self.ask(&values)).await;
@@ -250,9 +255,16 @@ impl Callout {
             Ask::Grpc(question) => question.ask(&self.fetcher, values, id_header).await,
         };
         match answer {
-            Ok(Some(grant)) => Ok(Arc::new(grant)),
-            Ok(None) => Err(self.no()),
+            Ok(Some(grant)) => {
+                self.metrics.allowed.inc();
+                Ok(Arc::new(grant))
+            }
+            Ok(None) => {
+                self.metrics.refused.inc();
+                Err(self.no())
+            }
             Err(silence) => {
+                self.metrics.undecided.inc();
                 let callout = &self.settings.name;
                 tracing::warn!(callout, "a call-out has not decided: {silence}");
                 Err(Objection::Undecided)

@@ -381,3 +381,55 @@ async fn a_call_out_that_guards_nothing_stops_the_start() {
         assert!(problem.contains(expected), "{problem}");
     }
 }
+
+/// Threats S52: whoever is refused learns nothing of why.
+#[tokio::test]
+async fn every_no_looks_the_same_to_a_client() {
+    let decider = Decider::start(Says::Authenticated).await;
+    let lab = lab(&broker_auth(&decider, "")).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, says) in [
+        Says::Status(401, vec![("www-authenticate", "Basic realm=\"inner\"")]),
+        Says::Status(403, vec![("x-reason", "revoked")]),
+        Says::Body(r#"{"authenticated":false,"reason":"no such client"}"#),
+        Says::Body(r#"{"reason_code":134}"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        decider.says(says);
+        let answer = ask(&lab.anonymous(), Protocol::Http1, &at.to_string(), &[]).await;
+        let mut body = answer.json();
+        assert!(body["request_id"].take().is_string());
+        let challenges = answer.headers.get_all("www-authenticate").iter();
+        let challenges: Vec<_> = challenges.map(|value| value.to_str().unwrap()).collect();
+        assert!(!answer.headers.contains_key("x-reason"));
+        seen.insert(format!("{} {challenges:?} {body}", answer.status));
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn decisions_are_counted_by_what_they_were() {
+    let decider = Decider::start(Says::Authenticated).await;
+    let lab = lab(&broker_auth(&decider, "")).await;
+    for secret in [SECRET, SECRET, OTHER, OTHER, OTHER] {
+        status(&lab, secret).await;
+    }
+    decider.says(Says::Status(500, vec![]));
+    status(&lab, "third").await;
+    let (_, metrics) = lab.admin("/metrics").await;
+    for (result, count) in [
+        ("allowed", 1),
+        ("hit", 1),
+        ("refused", 1),
+        ("refused_hit", 2),
+        ("undecided", 1),
+    ] {
+        let line = format!(
+            "portcullis_callout_decisions_total{{callout=\"accounts\",result=\"{result}\"}} {count}"
+        );
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+    assert!(!metrics.contains(SECRET));
+}
