@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HOST;
+
 use super::ListenerSettings;
 use super::bindings::Use;
 use super::claims::upstream_field;
@@ -243,7 +245,11 @@ fn header(entry: &str) -> Result<(HeaderName, Template), String> {
     let wrong =
         || format!("\"{entry}\" is not a field, as in \"authorization: Client {{secret}}\"");
     let (name, template) = entry.split_once(':').ok_or_else(wrong)?;
-    let name = name.trim().parse().map_err(|_| wrong())?;
+    let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
+    // Where a question ends, and how it is carried, is for those who speak HTTP.
+    if ends_here(&name) && name != HOST {
+        return Err(format!("\"{name}\" is set anyhow, or for one connection"));
+    }
     let template = template.trim().parse::<Template>();
     Ok((name, template.map_err(|error| error.to_string())?))
 }

@@ -338,6 +338,15 @@ async fn a_configuration_by_which_clients_could_speak_for_the_gateway_is_refused
         ),
         (header("x-client-id"), "callouts.guard.headers"),
         (header("host"), "callouts.guard.headers"),
+        (
+            route("")
+                + &callout(
+                    &decider,
+                    "/",
+                    "headers = [\"content-length: {header.x-key}\"]",
+                ),
+            "callouts.guard.headers: \"content-length\" is set anyhow",
+        ),
         (header("connection"), "callouts.guard.headers"),
         (header("content-length"), "callouts.guard.headers"),
         (header("x_key"), "no field {header.x_key}"),

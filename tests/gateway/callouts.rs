@@ -433,3 +433,24 @@ async fn decisions_are_counted_by_what_they_were() {
     }
     assert!(!metrics.contains(SECRET));
 }
+
+/// Threats S40: a service that is down takes nobody with it.
+#[tokio::test]
+async fn many_who_wait_for_a_silent_service_are_few_questions_and_no_burden_to_others() {
+    let decider = Decider::start(Says::Silence).await;
+    let unasked = "[routes.unasked]\npath = \"/unasked/\"\nupstream = \"origin\"\ncallout = \"\"";
+    let lab = lab(&(impatient(&broker_auth(&decider, "")) + unasked)).await;
+    let lab = std::sync::Arc::new(lab);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let lab = std::sync::Arc::clone(&lab);
+        clients.spawn(async move { status(&lab, SECRET).await });
+    }
+    let fields = [("authorization", "Client anything")];
+    let client = lab.anonymous();
+    let answer = client.send(Protocol::Http1, "/unasked/m", &fields).await;
+    assert_eq!(answer.unwrap().status, 200);
+    let all = tokio::time::timeout(PATIENCE, clients.join_all()).await;
+    assert!(all.unwrap().iter().all(|status| *status == 503));
+    assert!(decider.asked().len() < 100, "{}", decider.asked().len());
+}
