@@ -118,7 +118,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 StartError::Tls { .. }
                     | StartError::UpstreamTls { .. }
                     | StartError::Token(_)
-                    | StartError::Callout(_)
+                    | StartError::Callout { .. }
                     | StartError::ListenersChanged
             )
         );

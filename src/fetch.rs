@@ -1,5 +1,6 @@
-//! Documents from elsewhere by HTTPS, [`Fetcher::get`], and questions, [`Fetcher::ask`]: within a time and a size, from the place that
-//! was asked and no other: a redirect is an error, and so is a proxy's word from the environment.
+//! Documents from elsewhere by HTTPS, [`Fetcher::get`], and questions, [`Fetcher::ask`]: within a time
+//! and a size, from the place that was asked and no other: a redirect is an error, and so is a proxy's
+//! word from the environment.
 //!
 //! What a document says is for those who asked. How long it may be kept is read here
 //! (RFC 9111 §5.2.2), since that stands in the answer's fields.
@@ -7,13 +8,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::Response as HttpResponse;
 use reqwest::header::{AGE, CACHE_CONTROL};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use thiserror::Error;
 
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-pub use reqwest::{Method, StatusCode};
+pub use reqwest::{Body, Method, StatusCode};
 
 /// A place to fetch from, absolute.
 pub use reqwest::Url;
@@ -31,6 +34,17 @@ pub struct Settings {
     pub allow_http: bool,
     /// Most connections that are kept for the next time.
     pub idle_connections: usize,
+    /// What is spoken.
+    pub version: Version,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// One exchange at a time on each connection.
+    Http1,
+    /// All on one, without TLS too.
+    Http2,
 }
 
 /// A request.
@@ -43,7 +57,7 @@ pub struct Inquiry {
     /// The fields.
     pub headers: HeaderMap,
     /// The body, if there is one.
-    pub body: Option<String>,
+    pub body: Option<Bytes>,
 }
 
 /// A whole answer, whatever its status.
@@ -96,6 +110,15 @@ pub enum FetchError {
     TooLarge(usize),
 }
 
+impl FetchError {
+    fn without_url(self) -> Self {
+        match self {
+            Self::Exchange(error) => Self::Exchange(error.without_url()),
+            Self::Scheme(_) | Self::Status(_) | Self::TooLarge(_) => self,
+        }
+    }
+}
+
 /// A document and how long it may be kept.
 #[derive(Debug)]
 pub struct Document {
@@ -105,8 +128,8 @@ pub struct Document {
     pub fresh_for: Option<Duration>,
 }
 
-/// Fetches documents.
-#[derive(Debug)]
+/// Fetches documents. Clones share their connections.
+#[derive(Debug, Clone)]
 pub struct Fetcher {
     client: Client,
     max_size: usize,
@@ -126,6 +149,14 @@ impl Fetcher {
             .https_only(!settings.allow_http)
             .pool_max_idle_per_host(settings.idle_connections)
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        let builder = match settings.version {
+            Version::Http1 => builder.http1_only(),
+            // A server that has vanished is noticed by those that wait for it, and not asked again.
+            Version::Http2 => builder
+                .http2_prior_knowledge()
+                .http2_keep_alive_interval(settings.timeout)
+                .http2_keep_alive_timeout(settings.timeout),
+        };
         let builder = match settings.ca.as_slice() {
             [] => builder,
             files => builder.tls_certs_only(read_authorities(files)?),
@@ -135,6 +166,12 @@ impl Fetcher {
             max_size: settings.max_size,
             allow_http: settings.allow_http,
         })
+    }
+
+    /// Most bytes of an answer.
+    #[must_use]
+    pub fn max_size(&self) -> usize {
+        self.max_size
     }
 
     /// Fetches the document at `url`. Dropping it half-way loses nothing.
@@ -160,8 +197,22 @@ impl Fetcher {
     /// Asks, and reads the whole answer. Dropping it half-way loses nothing.
     ///
     /// # Errors
-    /// [`FetchError`] says why there is none.
+    /// [`FetchError`] says why there is none, but not where it was asked for: clients have a say in
+    /// that, and no log shall show it.
     pub async fn ask(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
+        self.answer(inquiry).await.map_err(FetchError::without_url)
+    }
+
+    /// Asks, and leaves the answer to be read, whatever its size: still within the time.
+    ///
+    /// # Errors
+    /// As of [`Self::ask`].
+    pub async fn exchange(&self, inquiry: Inquiry) -> Result<HttpResponse<Body>, FetchError> {
+        let answer = self.send(inquiry).await.map_err(FetchError::without_url)?;
+        Ok(answer.into())
+    }
+
+    async fn answer(&self, inquiry: Inquiry) -> Result<Answer, FetchError> {
         let answer = self.send(inquiry).await?;
         Ok(Answer {
             status: answer.status(),

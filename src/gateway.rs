@@ -66,8 +66,13 @@ pub enum StartError {
     #[error("revocations.list: {0}")]
     Revocations(#[from] RevocationError),
     /// A call-out cannot be made.
-    #[error("callout.ca: {0}")]
-    Callout(#[from] FetcherError),
+    #[error("callouts.{callout}.ca: {source}")]
+    Callout {
+        /// Its name.
+        callout: String,
+        /// What is wrong.
+        source: FetcherError,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({what}): {source}")]
     Bind {
@@ -154,14 +159,14 @@ impl Gateway {
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         let revocations = Arc::new(Revocations::new(metrics.for_tokens()));
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
-        let callout = load_callout(&settings, None)?;
+        let callouts = load_callouts(&settings, None, &metrics)?;
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
             settings.mode,
             bindings,
             Arc::clone(&tokens),
             Arc::clone(&revocations),
-            callout,
+            callouts,
         );
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_settings = settings.admin.clone().map(Arc::new);
@@ -253,7 +258,11 @@ impl Gateway {
         let policies = load_policies(&settings, &self.shared.clock)?;
         let initiators = load_initiators(&settings, &self.shared.clock)?;
         let tokens = self.load_tokens(&settings)?;
-        let callout = load_callout(&settings, Some(&self.shared.live.load()))?;
+        let callouts = load_callouts(
+            &settings,
+            Some(&self.shared.live.load()),
+            &self.shared.metrics,
+        )?;
         // Last of what can fail: what it reads is in force from here on.
         let revocations = &self.shared.revocations;
         revocations.read(
@@ -275,7 +284,7 @@ impl Gateway {
             bindings,
             Arc::clone(&self.shared.tokens),
             Arc::clone(revocations),
-            callout,
+            callouts,
         );
         let live = Live::new(
             settings.clone(),
@@ -435,16 +444,27 @@ impl Live {
     }
 }
 
-/// The call-out, with what it remembers if it is the former one.
-fn load_callout(
+/// The call-outs, each with what it remembers if there was the same before.
+fn load_callouts(
     settings: &Settings,
     former: Option<&Live>,
-) -> Result<Option<Arc<Callout>>, StartError> {
-    if let Some(former) = former.filter(|former| former.settings.callout == settings.callout) {
-        return Ok(former.gate.callout().cloned());
-    }
-    let callout = settings.callout.as_ref().map(Callout::new).transpose()?;
-    Ok(callout.map(Arc::new))
+    metrics: &Metrics,
+) -> Result<Arc<[Arc<Callout>]>, StartError> {
+    let former = former.map_or(&[][..], |former| former.gate.callouts());
+    let load = |settings: &callout::Settings| {
+        if let Some(same) = former.iter().find(|former| former.is_of(settings)) {
+            return Ok(Arc::clone(same));
+        }
+        let callout =
+            Callout::new(settings, metrics.for_callout(&settings.name)).map_err(|source| {
+                StartError::Callout {
+                    callout: settings.name.clone(),
+                    source,
+                }
+            })?;
+        Ok(Arc::new(callout))
+    };
+    settings.callouts.iter().map(load).collect()
 }
 
 /// The upstreams that `settings` name, with what is known already of their servers.
@@ -461,15 +481,16 @@ fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     groups.find(|group| group.name() == name)
 }
 
-/// Every field that any route tells claims in, or the call-out's answer is told in: no client may say them, whatever its route.
+/// Every field that any route tells claims in, or any call-out's answers: no client may say them,
+/// whatever its route.
 fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     let forwarded = settings
         .routes
         .iter()
         .flat_map(|route| &route.forward_claims);
     let claims = forwarded.map(|claim| &claim.field);
-    let callout = settings.callout.iter();
-    let granted = callout.flat_map(callout::Settings::upstream_fields);
+    let callouts = settings.callouts.iter();
+    let granted = callouts.flat_map(callout::Settings::upstream_fields);
     claims.chain(granted).cloned().collect()
 }
 
@@ -519,7 +540,7 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
         .into_iter()
         .map(StartError::from)
         .collect();
-    problems.extend(load_callout(settings, None).err());
+    problems.extend(load_callouts(settings, None, &Metrics::default()).err());
     let revocations =
         Revocations::default().read(settings.tokens.revocations.as_ref(), clock.now());
     problems.extend(revocations.err().map(StartError::from));

@@ -35,6 +35,7 @@ fn verifier() -> Verifier {
             kinds: vec!["0".into()],
             require_kind: false,
         },
+        introspect: false,
     };
     let settings = Settings {
         max_size: 4096,

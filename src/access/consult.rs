@@ -1,38 +1,53 @@
-//! Clients about whom another service is asked, once they are known here.
+//! Those about whom another service is asked, once they are admitted here.
 
 use super::{Admission, ClientCredential, Connection, Refusal};
-use crate::callout::{Callout, Question};
+use crate::callout::{Callout, Objection, Question, Request};
 use crate::credential::{Place, Presented};
 use crate::secret::Secret;
 
-/// Admits the client with what `callout` says of it.
+/// Admits whoever is admitted already, with what `callout` says.
 pub(super) async fn consult(
     callout: &Callout,
     connection: &Connection,
     admission: Admission,
     presented: &Presented,
+    request: Option<&Request<'_>>,
 ) -> Result<Admission, Refusal> {
-    let secret: &Secret = match admission.credential() {
-        ClientCredential::Certificate(device) => device
-            .client_secret()
-            .map_err(Refusal::UnusableCertificate)?,
-        ClientCredential::Secret(secret) => secret,
-        ClientCredential::Bearer(token) => token,
-        ClientCredential::Unchecked => return Ok(admission),
-    };
-    let name = |place| presented.names_at(place).next().map(Secret::expose);
-    // An MQTT client has one, be it empty; an HTTP client has none.
-    let client_id = name(&Place::ClientId);
-    let filled_in = admission.user_name().map(Secret::expose);
-    let user_name = name(&Place::UserName).or(filled_in);
+    let secret = client_secret(&admission)?;
+    if secret.is_none() && callout.is_about_clients() {
+        return Ok(admission);
+    }
+    let client_id = presented.names_at(&Place::ClientId).next();
     let question = Question {
         secret,
-        client_id: client_id.unwrap_or_default(),
-        user_name: user_name.unwrap_or_default(),
-        protocol: if client_id.is_some() { "MQTT" } else { "HTTP" },
+        client_id: client_id.map(Secret::expose).unwrap_or_default(),
+        user_name: user_name(&admission, presented)?,
         fingerprint: connection.fingerprint().unwrap_or_default(),
         remote: connection.remote().ip().to_canonical(),
+        request,
     };
     let grant = callout.decide(&question).await?;
     Ok(admission.with_grant(grant))
+}
+
+fn client_secret(admission: &Admission) -> Result<Option<&Secret>, Refusal> {
+    match admission.credential() {
+        ClientCredential::Certificate(device) => {
+            let secret = device.client_secret();
+            secret.map(Some).map_err(Refusal::UnusableCertificate)
+        }
+        ClientCredential::Secret(secret) => Ok(Some(secret)),
+        ClientCredential::Bearer(_) | ClientCredential::Unchecked => Ok(None),
+    }
+}
+
+/// The one user name, as presented or as filled in.
+fn user_name<'a>(admission: &'a Admission, presented: &'a Presented) -> Result<&'a str, Objection> {
+    let mut presented = presented.names_at(&Place::UserName);
+    let first = presented.next();
+    if presented.any(|other| Some(other) != first) {
+        return Err(Objection::Ambiguous);
+    }
+    let name = first.or(admission.user_name());
+    Ok(name.map(Secret::expose).unwrap_or_default())
 }

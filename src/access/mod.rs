@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::callout::Callout;
+use crate::callout::{Callout, Objection, Request};
 use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
 use crate::route::{Demand, Requirement};
@@ -44,27 +44,26 @@ pub struct Gate {
     tokens: Arc<ArcSwap<Verifier>>,
     /// What of them holds no longer.
     revocations: Arc<Revocations>,
-    callout: Option<Arc<Callout>>,
+    callouts: Arc<[Arc<Callout>]>,
     bindings: Arc<[Binding]>,
 }
 
 impl Gate {
-    /// A gate that knows clients by `mode` and the bindings that demands refer to, and by what
-    /// `callout` says of them if there is one, and users by
-    /// `tokens` that are not among the `revocations`.
+    /// A gate that knows clients by `mode` and the bindings and call-outs that demands refer to, and
+    /// users by `tokens` that are not among the `revocations`.
     #[must_use]
     pub fn new(
         mode: Mode,
         bindings: Arc<[Binding]>,
         tokens: Arc<ArcSwap<Verifier>>,
         revocations: Arc<Revocations>,
-        callout: Option<Arc<Callout>>,
+        callouts: Arc<[Arc<Callout>]>,
     ) -> Self {
         Self {
             mode,
             tokens,
             revocations,
-            callout,
+            callouts,
             bindings,
         }
     }
@@ -73,18 +72,21 @@ impl Gate {
     /// adds what stands there.
     pub fn places(&self, demand: Demand<'_>) -> impl Iterator<Item = &Place> {
         let binding = self.binding(demand).ok();
-        binding.into_iter().flat_map(Binding::places)
+        let callout = self.callout(demand).and_then(Result::ok);
+        let asked = callout.filter(|callout| callout.tells_user_name());
+        let bound = binding.into_iter().flat_map(Binding::places);
+        bound.chain(asked.map(|_| &Place::UserName))
     }
 
     /// Whether an MQTT client's word at `place` is looked at.
     #[must_use]
     pub fn looks_at(&self, demand: Demand<'_>, place: &Place) -> bool {
-        self.callout.is_some() || self.places(demand).any(|known| known == place)
+        demand.callout.is_some() || self.places(demand).any(|known| known == place)
     }
 
-    /// Whether a client on `connection` that presents `presented` may pass at `now` (seconds since
-    /// the Unix epoch). Waits for nothing but what a token may need to be verified, and for the
-    /// call-out; dropping it half-way loses nothing.
+    /// Whether a client on `connection` that presents `presented`, with `request` unless it speaks
+    /// MQTT, may pass at `now` (seconds since the Unix epoch). Waits for nothing but what a token may
+    /// need to be verified, and for the call-out; dropping it half-way loses nothing.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
@@ -93,54 +95,55 @@ impl Gate {
         connection: &Connection,
         demand: Demand<'_>,
         presented: &Presented,
+        request: Option<&Request<'_>>,
         now: u64,
     ) -> Result<Admission, Refusal> {
-        match demand.requirement {
-            Requirement::None => Ok(Admission::new(ClientCredential::Unchecked)),
-            Requirement::Client => self.known_client(connection, demand, presented, now).await,
+        let admission = match demand.requirement {
+            Requirement::None => Admission::new(ClientCredential::Unchecked),
+            Requirement::Client => self.client(connection, demand, presented, now)?,
             Requirement::User => {
                 let user = Box::pin(self.user(connection, presented, demand.claims, now)).await?;
-                Ok(Admission::of_user(user))
+                Admission::of_user(user)
             }
             Requirement::Any if self.presents_token(presented) => {
                 // A token that does not hold is refused, whoever else the client may be.
                 let user = Box::pin(self.user(connection, presented, demand.claims, now)).await?;
-                Ok(Admission::of_user(user))
+                Admission::of_user(user)
             }
-            Requirement::Any => match self.known_client(connection, demand, presented, now).await {
-                Err(Refusal::NoCertificate | Refusal::NoCredential) => Err(Refusal::Nobody),
-                outcome => outcome,
+            Requirement::Any => match self.client(connection, demand, presented, now) {
+                Err(Refusal::NoCertificate | Refusal::NoCredential) => return Err(Refusal::Nobody),
+                outcome => outcome?,
             },
             Requirement::Both => {
                 let (tokens, others) = self.split(presented);
-                let client = self.known_client(connection, demand, &others, now).await?;
+                let client = self.client(connection, demand, &others, now)?;
                 let user = Box::pin(self.user(connection, &tokens, demand.claims, now)).await?;
-                Ok(client.with_user(user))
+                client.with_user(user)
             }
-        }
-    }
-
-    /// The client, as `auth` says that it is known and the call-out confirms.
-    async fn known_client(
-        &self,
-        connection: &Connection,
-        demand: Demand<'_>,
-        presented: &Presented,
-        now: u64,
-    ) -> Result<Admission, Refusal> {
-        let admission = self.client(connection, demand, presented, now)?;
-        let Some(callout) = &self.callout else {
+        };
+        let Some(callout) = self.callout(demand) else {
             return Ok(admission);
         };
         // On the heap, so that those who ask nobody carry nothing of it.
-        let consulted = consult::consult(callout, connection, admission, presented);
+        let consulted = consult::consult(callout?, connection, admission, presented, request);
         Box::pin(consulted).await
     }
 
-    /// Who else is asked about clients.
+    /// Who else is asked.
+    fn callout(&self, demand: Demand<'_>) -> Option<Result<&Callout, Objection>> {
+        let callout = self.callouts.get(demand.callout?);
+        // One that is named and not there has said nothing.
+        Some(
+            callout
+                .map(|callout| &**callout)
+                .ok_or(Objection::Undecided),
+        )
+    }
+
+    /// Who else may be asked about clients.
     #[must_use]
-    pub fn callout(&self) -> Option<&Arc<Callout>> {
-        self.callout.as_ref()
+    pub fn callouts(&self) -> &[Arc<Callout>] {
+        &self.callouts
     }
 
     /// The client, as `auth` says that it is known.

@@ -84,6 +84,8 @@ impl Refusal {
             Self::TokenBinding => "token_binding",
             Self::Claims => "claims",
             Self::Callout(Objection::Refused) => "callout_refused",
+            Self::Callout(Objection::Forbidden) => "callout_forbidden",
+            Self::Callout(Objection::Ambiguous) => "callout_ambiguous",
             Self::Callout(Objection::Undecided) => "callout_undecided",
             Self::Nobody => "nobody",
         }

@@ -1,59 +1,92 @@
-//! Call-outs: another service says whether a client may pass. [`Callout::decide`] asks it by HTTP,
-//! and remembers what it has said for as long as the question is the same, word for word.
+//! Call-outs: another service says whether a client, or a request, may pass. [`Callout::decide`] asks
+//! it by HTTP or gRPC, and remembers what it has said for as long as everything that it was told is the same.
 //!
 //! What a yes or a no means for a request is for [`crate::access`]. A service that does not answer
 //! as it should has decided nothing: that is neither.
 
+mod address;
+mod grpc;
+mod http;
+mod question;
 mod template;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use serde_json::Value;
 use thiserror::Error;
 
-pub use template::{Template, TemplateError};
+pub use address::{Address, AddressError};
+pub use grpc::{GrpcQuestion, Service};
+pub use http::{AskedBy, HttpQuestion};
+pub use question::{Question, Request};
+pub use template::{Field, Template, TemplateError};
 
-use crate::fetch::{
-    self, Answer, FetchError, Fetcher, FetcherError, HeaderMap, HeaderName, HeaderValue, Inquiry,
-    Method, StatusCode, Url,
-};
-use crate::secret::Secret;
+use template::Values;
 
-/// How a service is asked, and how its answer is read.
+use crate::fetch::{self, FetchError, Fetcher, FetcherError, HeaderName, HeaderValue, StatusCode};
+use crate::telemetry::CalloutMetrics;
+
+/// A service, and what becomes of what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it is.
-    pub url: Url,
-    /// The method.
-    pub method: Method,
-    /// The fields.
-    pub headers: Vec<(HeaderName, Template)>,
-    /// The body; none if absent.
-    pub body: Option<Template>,
-    /// Statuses that may mean yes.
-    pub allow_status: Vec<u16>,
-    /// The member of a JSON answer that must be true; none if the status says it all.
-    pub allow_field: Option<String>,
-    /// Fields of the answer that the upstream gets.
-    pub forward: Vec<HeaderName>,
-    /// The member of a JSON answer that names the client, and the field in which the upstream gets it.
-    pub identity: Option<(String, HeaderName)>,
+    /// Its name in the configuration and the logs.
+    pub name: String,
+    /// How it is asked.
+    pub ask: Ask,
+    /// The field in which the upstream gets the client's name, if the service says it.
+    pub id_header: Option<HeaderName>,
     /// Lets clients pass when the service does not answer.
     pub allow_on_failure: bool,
     /// How much is remembered, and for how long.
     pub memory: Memory,
-    /// How to ask.
+    /// How to reach it.
     pub fetch: fetch::Settings,
 }
 
+/// How a service is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// By HTTP.
+    Http(Box<HttpQuestion>),
+    /// By gRPC.
+    Grpc(GrpcQuestion),
+}
+
 impl Settings {
+    /// Everything that the service is told, some of it more than once.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        let (http, grpc) = match &self.ask {
+            Ask::Http(question) => (Some(question.fields()), None),
+            Ask::Grpc(question) => (None, Some(question.fields())),
+        };
+        let http = http.into_iter().flatten();
+        http.chain(grpc.into_iter().flatten())
+    }
+
+    /// Whether it tells the client secret, so that it is about clients and nobody else.
+    #[must_use]
+    pub fn is_about_clients(&self) -> bool {
+        self.fields().any(|field| *field == Field::Secret)
+    }
+
+    /// Whether it can be reached by `http`, without TLS.
+    #[must_use]
+    pub fn is_unencrypted(&self) -> bool {
+        let scheme = match &self.ask {
+            Ask::Http(question) => question.url.scheme(),
+            Ask::Grpc(question) => question.url.scheme(),
+        };
+        scheme == "http"
+    }
+
     /// The fields in which upstreams are told what the service says.
     pub fn upstream_fields(&self) -> impl Iterator<Item = &HeaderName> {
-        let identity = self.identity.iter().map(|(_, name)| name);
-        self.forward.iter().chain(identity)
+        let forward = match &self.ask {
+            Ask::Http(question) => question.forward.as_slice(),
+            Ask::Grpc(_) => &[],
+        };
+        forward.iter().chain(&self.id_header)
     }
 }
 
@@ -70,23 +103,6 @@ pub struct Memory {
     pub refused_ttl: Duration,
 }
 
-/// What can be asked about a client.
-#[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
-    /// The client secret.
-    pub secret: &'a Secret,
-    /// The client identifier of MQTT, or nothing.
-    pub client_id: &'a str,
-    /// The user name of MQTT, or nothing.
-    pub user_name: &'a str,
-    /// What the client speaks: `HTTP` or `MQTT`.
-    pub protocol: &'static str,
-    /// Its certificate's SHA-256, or nothing.
-    pub fingerprint: &'a str,
-    /// Where it is.
-    pub remote: IpAddr,
-}
-
 /// What the service says of a client that may pass: fields for the upstream.
 #[derive(Debug, Default)]
 pub struct Grant {
@@ -94,6 +110,16 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Names the client, if that is a name which fits a field.
+    fn identify(&mut self, id: &str, header: Option<&HeaderName>) {
+        if let Some(header) = header
+            && let Ok(value) = HeaderValue::try_from(id)
+            && !id.is_empty()
+        {
+            self.fields.push((header.clone(), value));
+        }
+    }
+
     /// What the upstream is told.
     #[must_use]
     pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
@@ -104,9 +130,15 @@ impl Grant {
 /// Why a client may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Objection {
-    /// The service says no.
+    /// The service, which was told the client's secret, says no.
     #[error("the call-out refuses the client")]
     Refused,
+    /// The service says no to the request.
+    #[error("the call-out refuses the request")]
+    Forbidden,
+    /// What the service would be told can be read in two ways.
+    #[error("what the call-out judges by is ambiguous")]
+    Ambiguous,
     /// The service has not decided.
     #[error("the call-out has not decided")]
     Undecided,
@@ -119,20 +151,23 @@ enum Silence {
     Fetch(#[from] FetchError),
     #[error("its answer's status is {0}")]
     Status(StatusCode),
+    #[error("{0}")]
+    Grpc(String),
     #[error("its answer has no member \"{0}\" that is true or false")]
     Field(String),
-    #[error("the client's secret fits no header field")]
-    Unspeakable,
 }
 
-/// SHA-256 of everything that a service is told.
+/// SHA-256 of everything that a service judges by.
 type Digest = [u8; 32];
 
 /// One service.
 #[derive(Debug)]
 pub struct Callout {
     settings: Settings,
+    /// What it is told, each once.
+    fields: Vec<Field>,
     fetcher: Fetcher,
+    metrics: CalloutMetrics,
     granted: moka::future::Cache<Digest, Arc<Grant>>,
     refused: moka::future::Cache<Digest, ()>,
 }
@@ -142,10 +177,12 @@ impl Callout {
     ///
     /// # Errors
     /// [`FetcherError`] if its authorities cannot be read.
-    pub fn new(settings: &Settings) -> Result<Self, FetcherError> {
+    pub fn new(settings: &Settings, metrics: CalloutMetrics) -> Result<Self, FetcherError> {
         let memory = settings.memory;
         Ok(Self {
             fetcher: Fetcher::new(&settings.fetch)?,
+            metrics,
+            fields: each_once(settings.fields()),
             settings: settings.clone(),
             granted: moka::future::Cache::builder()
                 .max_capacity(memory.entries)
@@ -158,28 +195,44 @@ impl Callout {
         })
     }
 
-    /// What the service says of the client: once, however many ask the same at the same time.
-    /// Cancel-safe.
+    /// Whether it was made of these settings.
+    #[must_use]
+    pub fn is_of(&self, settings: &Settings) -> bool {
+        self.settings == *settings
+    }
+
+    /// Whether it is about clients that are known by a secret, and nobody else.
+    #[must_use]
+    pub fn is_about_clients(&self) -> bool {
+        self.fields.contains(&Field::Secret)
+    }
+
+    /// Whether it is told the user name.
+    #[must_use]
+    pub fn tells_user_name(&self) -> bool {
+        self.fields.contains(&Field::UserName)
+    }
+
+    /// What the service says: once, however many ask the same at the same time. Cancel-safe.
     ///
     /// # Errors
     /// [`Objection`] if it does not say yes.
     pub async fn decide(&self, question: &Question<'_>) -> Result<Arc<Grant>, Objection> {
-        let Some(inquiry) = self.inquiry(question) else {
-            tracing::info!("{}", Silence::Unspeakable);
-            return Err(Objection::Refused);
-        };
-        let digest = digest(&inquiry);
+        let values = Values::of(&self.fields, question).map_err(|_| Objection::Ambiguous)?;
+        let digest = digest(&values);
         if let Some(grant) = self.granted.get(&digest).await {
+            self.metrics.hits.inc();
             return Ok(grant);
         }
         if self.refused.get(&digest).await.is_some() {
-            return Err(Objection::Refused);
+            self.metrics.refused_hits.inc();
+            return Err(self.no());
         }
-        let found = self.granted.try_get_with(digest, self.ask(inquiry)).await;
+        let found = self.granted.try_get_with(digest, self.ask(&values)).await;
         match found.map_err(|objection| *objection) {
-            Err(Objection::Refused) => {
+            Err(Objection::Refused | Objection::Forbidden) => {
                 self.refused.insert(digest, ()).await;
-                Err(Objection::Refused)
+                Err(self.no())
             }
             // Not remembered: the next one asks again.
             Err(Objection::Undecided) if self.settings.allow_on_failure => Ok(Arc::default()),
@@ -187,85 +240,74 @@ impl Callout {
         }
     }
 
-    /// Everything that the service is told; `None` if a value fits no field.
-    fn inquiry(&self, question: &Question<'_>) -> Option<Inquiry> {
-        let mut headers = HeaderMap::new();
-        for (name, template) in &self.settings.headers {
-            let mut value = HeaderValue::try_from(template.plain(question)).ok()?;
-            value.set_sensitive(true);
-            headers.append(name, value);
+    fn no(&self) -> Objection {
+        if self.is_about_clients() {
+            Objection::Refused
+        } else {
+            Objection::Forbidden
         }
-        let body = self.settings.body.as_ref();
-        Some(Inquiry {
-            method: self.settings.method.clone(),
-            url: self.settings.url.clone(),
-            headers,
-            body: body.map(|template| template.json(question)),
-        })
     }
 
-    async fn ask(&self, inquiry: Inquiry) -> Result<Arc<Grant>, Objection> {
-        let answer = self.fetcher.ask(inquiry).await.map_err(Silence::from);
-        match answer.and_then(|answer| self.read(&answer)) {
-            Ok(Some(grant)) => Ok(Arc::new(grant)),
-            Ok(None) => Err(Objection::Refused),
+    async fn ask(&self, values: &Values<'_>) -> Result<Arc<Grant>, Objection> {
+        let id_header = self.settings.id_header.as_ref();
+        let answer = match &self.settings.ask {
+            Ask::Http(question) => self.ask_by_http(question, values).await,
+            Ask::Grpc(question) => question.ask(&self.fetcher, values, id_header).await,
+        };
+        match answer {
+            Ok(Some(grant)) => {
+                self.metrics.allowed.inc();
+                Ok(Arc::new(grant))
+            }
+            Ok(None) => {
+                self.metrics.refused.inc();
+                Err(self.no())
+            }
             Err(silence) => {
-                tracing::warn!(url = %self.settings.url, "the call-out has not decided: {silence}");
+                self.metrics.undecided.inc();
+                let callout = &self.settings.name;
+                tracing::warn!(callout, "a call-out has not decided: {silence}");
                 Err(Objection::Undecided)
             }
         }
     }
 
-    /// The grant, or `None` for a no. A redirect or a failure is neither.
-    fn read(&self, answer: &Answer) -> Result<Option<Grant>, Silence> {
-        let status = answer.status;
-        let allows = self.settings.allow_status.contains(&status.as_u16());
-        match status {
-            _ if allows => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
-            _ => return Err(Silence::Status(status)),
-        }
-        let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if let Some(name) = &self.settings.allow_field {
-            match document.get(name) {
-                Some(Value::Bool(true)) => {}
-                Some(Value::Bool(false)) => return Ok(None),
-                // protobuf's JSON leaves out what is false.
-                None if document.is_object() => return Ok(None),
-                Some(_) | None => return Err(Silence::Field(name.clone())),
-            }
-        }
-        Ok(Some(self.grant(answer, &document)))
-    }
-
-    fn grant(&self, answer: &Answer, document: &Value) -> Grant {
-        let mut fields = Vec::new();
-        for name in &self.settings.forward {
-            let values = answer.headers.get_all(name).iter();
-            fields.extend(values.map(|value| (name.clone(), value.clone())));
-        }
-        if let Some((member, name)) = &self.settings.identity
-            && let Some(Value::String(identity)) = document.get(member)
-            && let Ok(value) = HeaderValue::try_from(identity)
-        {
-            fields.push((name.clone(), value));
-        }
-        Grant { fields }
+    async fn ask_by_http(
+        &self,
+        question: &HttpQuestion,
+        values: &Values<'_>,
+    ) -> Result<Option<Grant>, Silence> {
+        // What cannot be said is no secret that the service knows.
+        let Some(inquiry) = question.inquiry(values) else {
+            return Ok(None);
+        };
+        let answer = self.fetcher.ask(inquiry).await?;
+        question.read(&answer, self.settings.id_header.as_ref())
     }
 }
 
-/// Every part with its length before it, so that no two inquiries are one text.
-fn digest(inquiry: &Inquiry) -> Digest {
-    let mut context = Context::new(&SHA256);
-    let mut add = |part: &[u8]| {
-        context.update(&part.len().to_be_bytes());
-        context.update(part);
-    };
-    for (name, value) in &inquiry.headers {
-        add(name.as_str().as_bytes());
-        add(value.as_bytes());
+fn each_once<'a>(fields: impl Iterator<Item = &'a Field>) -> Vec<Field> {
+    let mut each = Vec::new();
+    for field in fields {
+        if !each.contains(field) {
+            each.push(field.clone());
+        }
     }
-    add(inquiry.body.as_deref().unwrap_or_default().as_bytes());
+    each
+}
+
+/// Every value with its length before it, so that no two questions are one text. An id that is
+/// another for each request is for the service's log, and decides nothing.
+fn digest(values: &Values<'_>) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for (field, value) in values.iter() {
+        if *field == Field::RequestId {
+            continue;
+        }
+        let length = value.map_or(u64::MAX, |value| value.len() as u64);
+        context.update(&length.to_be_bytes());
+        context.update(value.unwrap_or_default().as_bytes());
+    }
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
     digest

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::admin::admin;
 use super::bindings::{Bindings, Use};
 use super::bounds::bounds;
-use super::callout::callout;
+use super::callouts::Callouts;
 use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
 use super::providers::{token_places, tokens};
@@ -110,13 +110,19 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
     let token_places = token_places(&section);
-    let callout = callout(root.section("callout"), mode, base);
     let tokens = tokens(section, root, base);
     let admin = admin(root.section("admin"), tokens.revocations.is_some());
     let upstreams = upstreams(root, base);
     let bindings = Bindings::read(root, mode);
-    let listeners = listeners(root, &tls, &upstreams, &bindings, mode);
-    let routes = routes(root, &listeners, &upstreams, &bindings);
+    let callouts = Callouts::read(root, mode, base);
+    let doors = Doors {
+        upstreams: &upstreams,
+        bindings: &bindings,
+        callouts: &callouts,
+    };
+    let listeners = listeners(root, &tls, &doors, mode);
+    let routes = routes(root, &listeners, &doors);
+    callouts.refuse_unused(root, &routes, &listeners);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     refuse_certificates_that_nobody_shows(root, &routes, mode);
     Settings {
@@ -136,7 +142,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         mqtt,
         tokens,
         token_places,
-        callout,
+        callouts: callouts.into_all(),
         bindings: bindings.into_all().into(),
         listeners,
         upstreams,
@@ -295,17 +301,23 @@ fn mqtt(section: Section<'_, '_>) -> mqtt::Settings {
     settings
 }
 
+/// What routes and MQTT listeners refer to by name.
+pub(super) struct Doors<'a> {
+    pub(super) upstreams: &'a [Arc<upstream::Settings>],
+    pub(super) bindings: &'a Bindings,
+    pub(super) callouts: &'a Callouts,
+}
+
 fn listeners(
     root: &Section<'_, '_>,
     tls: &TlsPolicies,
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
+    doors: &Doors<'_>,
     mode: Mode,
 ) -> Vec<ListenerSettings> {
     let all = root.section("listeners");
     let mut listeners = Vec::new();
     for (name, section) in all.named_sections() {
-        listeners.extend(listener(&section, name, tls, upstreams, bindings, mode));
+        listeners.extend(listener(&section, name, tls, doors, mode));
         section.finish();
     }
     all.finish();
@@ -320,8 +332,7 @@ fn listener(
     section: &Section<'_, '_>,
     name: String,
     tls: &TlsPolicies,
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
+    doors: &Doors<'_>,
     mode: Mode,
 ) -> Option<ListenerSettings> {
     let address = section.read_required("address", parsed);
@@ -331,11 +342,13 @@ fn listener(
         ListenerProtocol::Https,
         one_of(LISTENER_PROTOCOLS),
     );
-    let (requirement, binding) = match protocol {
-        ListenerProtocol::Https | ListenerProtocol::Http => (Requirement::Client, 0),
+    let (requirement, binding, callout) = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => (Requirement::Client, 0, None),
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
-            let binding = bindings.choose(section, Use::Mqtt);
-            (mqtt_requirement(section, mode), binding)
+            let binding = doors.bindings.choose(section, Use::Mqtt);
+            let requirement = mqtt_requirement(section, mode);
+            let callout = doors.callouts.choose(section, Use::Mqtt, requirement);
+            (requirement, binding, callout)
         }
     };
     let tls = match protocol {
@@ -359,7 +372,7 @@ fn listener(
     let service = match protocol {
         ListenerProtocol::Https | ListenerProtocol::Http => Service::Http,
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => {
-            let known = |raw| known_upstream(&text(raw)?, upstreams);
+            let known = |raw| known_upstream(&text(raw)?, doors.upstreams);
             Service::Mqtt(section.read_required("upstream", known)?)
         }
     };
@@ -372,6 +385,7 @@ fn listener(
         redirect,
         requirement,
         binding,
+        callout,
     })
 }
 

@@ -8,7 +8,7 @@ mod admin;
 mod balancing;
 mod bindings;
 mod bounds;
-mod callout;
+mod callouts;
 mod check;
 mod claims;
 mod conditions;
@@ -34,7 +34,7 @@ use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
 use crate::route::{Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
-use crate::{mqtt, tls, token, upstream};
+use crate::{callout, mqtt, tls, token, upstream};
 
 /// Everything the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -63,8 +63,8 @@ pub struct Settings {
     pub tokens: token::Settings,
     /// Where tokens may stand when a WebSocket is opened.
     pub token_places: TokenPlaces,
-    /// Who else is asked about clients.
-    pub callout: Option<crate::callout::Settings>,
+    /// Who else may be asked about clients, in the order that routes and listeners refer to.
+    pub callouts: Vec<callout::Settings>,
     /// How clients may be bound to their certificates, in the order that routes and listeners refer
     /// to; the standard one first.
     pub bindings: Arc<[Binding]>,
@@ -95,6 +95,8 @@ pub struct ListenerSettings {
     pub requirement: Requirement,
     /// How what such a client presents is bound to its certificate, an index into the bindings.
     pub binding: usize,
+    /// Who else is asked about it, an index into the call-outs; nobody if absent.
+    pub callout: Option<usize>,
 }
 
 /// What is spoken on a listener.

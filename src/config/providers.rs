@@ -9,7 +9,7 @@ use crate::fetch::{self, Url};
 use crate::http::TokenPlaces;
 use crate::secret::Secret;
 use crate::token::{
-    Algorithm, ApiKeySettings, CacheSettings, IntrospectionSettings, KeySource, Location,
+    Algorithm, ApiKeySettings, Asker, CacheSettings, IntrospectionSettings, KeySource, Location,
     ProviderSettings, RemoteSettings, RevocationSettings, Rules, Settings,
 };
 
@@ -32,6 +32,18 @@ const KINDS: &[(&str, Kind)] = &[
     ("jwks_file", Kind::JwksFile),
     ("jwks", Kind::Jwks),
     ("oidc", Kind::Oidc),
+];
+
+/// Whose introspection is spoken.
+#[derive(Debug, Clone, Copy)]
+enum Introspected {
+    Rfc7662,
+    Atom,
+}
+
+const INTROSPECTED: &[(&str, Introspected)] = &[
+    ("rfc7662", Introspected::Rfc7662),
+    ("atom", Introspected::Atom),
 ];
 
 /// What a platform's tokens are like, so that not every key has to be written down.
@@ -124,12 +136,23 @@ pub(super) fn tokens(section: Section<'_, '_>, root: &Section<'_, '_>, base: &Pa
         refused_ttl: section.read("refused_ttl", 30 * SECOND, duration),
     };
     section.finish();
+    let introspection = introspection(root.section("introspection"), base);
+    let api_keys = api_keys(root.section("api_keys"), base);
+    if let (Some(keys), Some(others)) = (&api_keys, &introspection)
+        && let Some(prefix) = keys
+            .prefixes
+            .iter()
+            .find(|key| others.prefixes.contains(key))
+    {
+        let message = format!("\"{prefix}\" is of [api_keys] already, which would be asked alone");
+        root.section("introspection").problem("prefixes", message);
+    }
     Settings {
         max_size: usize::try_from(max_size).unwrap_or(usize::MAX),
         cache,
-        providers: providers(root, base),
-        api_keys: api_keys(root.section("api_keys"), base),
-        introspection: introspection(root.section("introspection"), base),
+        providers: providers(root, base, introspection.is_some()),
+        api_keys,
+        introspection,
         revocations: revocations(root.section("revocations"), base),
     }
 }
@@ -155,15 +178,26 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
     /// No token says as much.
     const MOST: usize = 64 << 10;
     let url = section.read_optional("url", url);
+    let kind = section.read("kind", Introspected::Rfc7662, one_of(INTROSPECTED));
     let client_id = section.read_optional("client_id", text);
     let client_secret = section.read_optional("client_secret", |raw| text(raw).map(Secret::new));
+    let prefixes = section.read("prefixes", vec![], |raw| {
+        list(raw.clone()).and_then(|items| match items.as_slice() {
+            [] => Ok(items),
+            _ => prefixes(raw),
+        })
+    });
+    let subjects = match kind {
+        Introspected::Rfc7662 => owned(&["sub", "username"]),
+        Introspected::Atom => owned(&["entity_id"]),
+    };
     let ttl = section.read("cache_ttl", 30 * SECOND, duration);
     let rules = Rules {
         audiences: section.read("audiences", vec![], list),
         leeway: Duration::ZERO,
         // The server says whether it is active at all.
         allow_no_expiry: true,
-        subject_claims: section.read("subject_claims", owned(&["sub", "username"]), list),
+        subject_claims: section.read("subject_claims", subjects, list),
         // RFC 7662 §2.2: a refresh token is active too, but no bearer token.
         kind_claim: "token_type".into(),
         kinds: owned(&["Bearer", "bearer", "access_token"]),
@@ -177,6 +211,7 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
         }),
         allow_http: section.read("danger_allow_http", false, boolean),
         idle_connections: 16,
+        version: fetch::Version::Http1,
     };
     let Some(url) = url else {
         section.finish();
@@ -186,23 +221,45 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
         let message = "is false, but tokens would go by http, where anybody can read them";
         section.problem("danger_allow_http", message);
     }
-    for (name, is_missing) in [
-        ("client_id", client_id.is_none()),
-        ("client_secret", client_secret.is_none()),
-    ] {
-        if is_missing {
-            section.problem(name, "is missing");
-        }
-    }
+    let asker = asker(&section, kind, client_id, client_secret);
     section.finish();
     Some(IntrospectionSettings {
         url,
-        client_id: client_id?,
-        client_secret: client_secret?,
+        asker: asker?,
+        prefixes,
         ttl,
         rules,
         fetch,
     })
+}
+
+/// RFC 7662 wants the gateway to say who it is; Atom has no place for that.
+fn asker(
+    section: &Section<'_, '_>,
+    kind: Introspected,
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+) -> Option<Asker> {
+    let given = [
+        ("client_id", client_id.is_some()),
+        ("client_secret", client_secret.is_some()),
+    ];
+    for (name, is_given) in given {
+        match (kind, is_given) {
+            (Introspected::Rfc7662, false) => section.problem(name, "is missing"),
+            (Introspected::Atom, true) => {
+                section.problem(name, "has no meaning where kind = \"atom\"");
+            }
+            (Introspected::Rfc7662, true) | (Introspected::Atom, false) => {}
+        }
+    }
+    match kind {
+        Introspected::Atom => Some(Asker::Bearer),
+        Introspected::Rfc7662 => Some(Asker::Gateway {
+            client_id: client_id?,
+            client_secret: client_secret?,
+        }),
+    }
 }
 
 /// What tells a key from a JWT and from a client secret.
@@ -231,18 +288,23 @@ pub(super) fn token_places(section: &Section<'_, '_>) -> TokenPlaces {
     }
 }
 
-fn providers(root: &Section<'_, '_>, base: &Path) -> Vec<ProviderSettings> {
+fn providers(root: &Section<'_, '_>, base: &Path, is_introspected: bool) -> Vec<ProviderSettings> {
     let all = root.section("providers");
     let mut providers = Vec::new();
     for (name, section) in all.named_sections() {
-        providers.extend(provider(&section, name, base));
+        providers.extend(provider(&section, name, base, is_introspected));
         section.finish();
     }
     all.finish();
     providers
 }
 
-fn provider(section: &Section<'_, '_>, name: String, base: &Path) -> Option<ProviderSettings> {
+fn provider(
+    section: &Section<'_, '_>,
+    name: String,
+    base: &Path,
+    is_introspected: bool,
+) -> Option<ProviderSettings> {
     let profile = section.read("profile", Profile::None, one_of(PROFILES));
     let defaults = profile.defaults();
     let kind = match defaults.kind {
@@ -262,6 +324,11 @@ fn provider(section: &Section<'_, '_>, name: String, base: &Path) -> Option<Prov
         kinds: section.read("types", owned(defaults.types), list),
         require_kind: section.read("require_type", defaults.require_type, boolean),
     };
+    let introspect = section.read("introspect", false, boolean);
+    if introspect && !is_introspected {
+        let message = "is true, but nobody can be asked: there is no introspection.url";
+        section.problem("introspect", message);
+    }
     let source = match kind? {
         Kind::Secret => shared_secret(section, &defaults),
         Kind::Pem => pem(section, base),
@@ -280,6 +347,7 @@ fn provider(section: &Section<'_, '_>, name: String, base: &Path) -> Option<Prov
         source: source?,
         issuers: issuers?,
         rules,
+        introspect,
     })
 }
 
@@ -348,6 +416,7 @@ fn remote(
             allow_http: section.read("danger_allow_http", false, boolean),
             // Documents are fetched every few minutes at most.
             idle_connections: 0,
+            version: fetch::Version::Http1,
         },
         location: location?,
     };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::bindings::{Bindings, Use};
-use super::check::{MINUTE, REQUIREMENTS, patterns};
+use super::bindings::Use;
+use super::check::{Doors, MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
 use super::destinations::{destination, rewrite};
 use super::document::Section;
@@ -13,7 +13,6 @@ use crate::route::{
     CertificateDialect, Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route,
     WebOrigin,
 };
-use crate::upstream;
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
 
@@ -28,14 +27,13 @@ const DIALECTS: &[(&str, CertificateDialect)] = &[
 pub(super) fn routes(
     root: &Section<'_, '_>,
     listeners: &[ListenerSettings],
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
+    doors: &Doors<'_>,
 ) -> Vec<Arc<Route>> {
     let all = root.section("routes");
     let mut routes: Vec<Arc<Route>> = Vec::new();
     let mut places = Places::default();
     for (name, section) in all.named_sections() {
-        let Some(mut route) = route(&section, name, routes.len(), upstreams, bindings) else {
+        let Some(mut route) = route(&section, name, routes.len(), doors) else {
             section.finish();
             continue;
         };
@@ -106,6 +104,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         rewrite: None,
         requirement: Requirement::None,
         binding: 0,
+        callout: None,
         claims: vec![],
         forward_claims: vec![],
         forward_certificate: vec![],
@@ -118,16 +117,10 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
     }
 }
 
-fn route(
-    section: &Section<'_, '_>,
-    name: String,
-    id: usize,
-    upstreams: &[Arc<upstream::Settings>],
-    bindings: &Bindings,
-) -> Option<Route> {
+fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) -> Option<Route> {
     let path = path(section);
     let matched = path.clone().unwrap_or_else(everything);
-    let destination = destination(section, &matched, upstreams);
+    let destination = destination(section, &matched, doors.upstreams);
     let protocol = section.read("protocol", Protocol::Http, one_of(PROTOCOLS));
     let used = match protocol {
         Protocol::Http => Use::Http,
@@ -138,6 +131,7 @@ fn route(
         Some(Destination::Redirect(_) | Destination::Answer(_)) => Requirement::None,
         Some(Destination::Upstream(_)) | None => Requirement::Client,
     };
+    let requirement = section.read("credential", usual, one_of(REQUIREMENTS));
     let route = Route {
         id,
         name,
@@ -148,8 +142,9 @@ fn route(
         strip_prefix: section.read("strip_prefix", false, boolean),
         rewrite: rewrite(section, &matched),
         path: matched,
-        requirement: section.read("credential", usual, one_of(REQUIREMENTS)),
-        binding: bindings.choose(section, used),
+        requirement,
+        binding: doors.bindings.choose(section, used),
+        callout: doors.callouts.choose(section, used, requirement),
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         forward_certificate: section.read("forward_certificate", vec![], dialects),

@@ -254,6 +254,7 @@ impl Worker {
             gate: live.gate.clone(),
             requirement: settings.requirement,
             binding: settings.binding,
+            callout: settings.callout,
             settings: live.settings.mqtt.clone(),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),

@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::upgrade::OnUpgrade;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
@@ -29,6 +29,7 @@ use super::tunnel::Tunnel;
 use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
+use crate::callout;
 use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
 use crate::route::{self, Requirement, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
@@ -146,8 +147,10 @@ async fn decide(
         path: &path,
         query: None,
     };
+    let id = exchange.request_id();
+    let asked = asked_about(session, &route, &mut head, &uri, &target, id);
     if route.upstream().is_none() {
-        admit(session, &route, &presented).await?;
+        admit(session, &route, &presented, asked).await?;
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
         let answer = answer_here(&route, &Target { query, ..target }, opening?);
@@ -163,7 +166,7 @@ async fn decide(
             head,
         });
     }
-    let admission = admit(session, &route, &presented).await?;
+    let admission = admit(session, &route, &presented, asked).await?;
     let opening = opening?;
     prepare(
         session,
@@ -314,19 +317,22 @@ fn find_route(
     host: &Host,
     path: &str,
 ) -> Result<Arc<Route>, Failure> {
-    let method = match head.method {
-        // RFC 8441 §5: an extended CONNECT stands for the GET of HTTP/1.1.
-        Method::CONNECT => &Method::GET,
-        _ => &head.method,
-    };
     let sought = Sought {
         host: host.name(),
         path,
-        method,
+        method: method(head),
         headers: &head.headers,
     };
     let found = session.edge.rules.routes.find(&sought);
     found.cloned().map_err(Failure::from)
+}
+
+/// RFC 8441 §5: an extended CONNECT stands for the GET of HTTP/1.1.
+fn method(head: &Parts) -> &Method {
+    match head.method {
+        Method::CONNECT => &Method::GET,
+        _ => &head.method,
+    }
 }
 
 /// RFC 6455 §10.2: a browser shows the user's certificate whatever page opens a WebSocket, and says
@@ -399,14 +405,40 @@ fn add_names(presented: &mut Presented, place: &Place, head: &Parts) {
     }
 }
 
+/// What another service may be told of the request, if one is asked.
+fn asked_about<'a>(
+    session: &Session,
+    route: &Route,
+    head: &'a mut Parts,
+    uri: &Uri,
+    target: &Target<'a>,
+    request_id: &'a HeaderValue,
+) -> Option<Box<callout::Request<'a>>> {
+    route.callout?;
+    if session.protocol == Protocol::Http2 {
+        headers::join_cookies(&mut head.headers);
+    }
+    // On the heap, so that those about whom nobody is asked carry nothing of it.
+    Some(Box::new(callout::Request {
+        method: method(head),
+        host: target.host,
+        path: target.path,
+        query: own_answer::query(session, uri),
+        headers: &head.headers,
+        id: request_id.to_str().unwrap_or_default(),
+    }))
+}
+
 async fn admit(
     session: &Session,
     route: &Route,
     presented: &Presented,
+    asked: Option<Box<callout::Request<'_>>>,
 ) -> Result<Admission, Failure> {
     let now = session.edge.clock.now();
     let gate = &session.edge.rules.gate;
-    let admission = gate.admit(&session.connection, route.demand(), presented, now);
+    let connection = &session.connection;
+    let admission = gate.admit(connection, route.demand(), presented, asked.as_deref(), now);
     Ok(admission.await?)
 }
 

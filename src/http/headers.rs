@@ -173,7 +173,8 @@ const IDENTITY_PREFIXES: [&str; 24] = [
 /// CGI and its heirs make no difference between `-`, `_`, `.` and, some of them, whatever else is
 /// neither letter nor digit (RFC 3875 §4.1.18), so neither does this; the name itself is in lower
 /// case already.
-fn is_identity(name: &str) -> bool {
+#[must_use]
+pub fn is_identity(name: &str) -> bool {
     let is_odd = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
     if !name.bytes().any(is_odd) {
         return is_identity_name(name);
@@ -200,6 +201,16 @@ fn is_identity_name(name: &str) -> bool {
         || IDENTITY_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the field is about the connection or the message that it stands in, and about no other.
+#[must_use]
+pub fn ends_here(name: &HeaderName) -> bool {
+    is_hop_by_hop(name.as_str())
+        || matches!(
+            name.as_str(),
+            "content-length" | "expect" | "host" | "trailer"
+        )
 }
 
 /// Whether the gateway itself, or the upstream's framing, has a use for the field.

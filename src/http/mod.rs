@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
 use headers::ConnectionFields;
-pub use headers::is_reserved;
+pub use headers::{ends_here, is_identity, is_reserved};
 use watch::{Progress, Verdict, Watch, Watched};
 
 pub use head_scan::HeadScan;

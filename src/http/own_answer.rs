@@ -11,8 +11,8 @@ use super::target::TargetError;
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{Destination, FixedAnswer, PathError, Redirect, Requirement, Route, Target};
 
-/// The query of `uri` as a location may have it. Browsers and logs keep locations, so no credential
-/// gets into one, whether or not the route has asked for it.
+/// The query of `uri` as a location, or another service, may have it. Browsers and logs keep both, so
+/// no credential gets there, whether or not the route has asked for it.
 pub(super) fn query(session: &Session, uri: &Uri) -> Option<String> {
     let query = uri.query()?;
     let token_name = session.edge.rules.token_places.query.as_deref();
@@ -29,7 +29,7 @@ pub(super) fn of(route: &Route, target: &Target<'_>) -> Result<Response<Bytes>, 
         Destination::Redirect(redirect) => redirection(redirect, target)?,
         Destination::Answer(answer) => fixed(answer),
     };
-    if route.requirement != Requirement::None {
+    if route.requirement != Requirement::None || route.callout.is_some() {
         // A cache does not know who may have it: a certificate is no field.
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -251,6 +251,10 @@ fn refused(refusal: &Refusal) -> Outcome {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: "unavailable",
         },
+        Refusal::Callout(Objection::Ambiguous) => Outcome {
+            status: StatusCode::BAD_REQUEST,
+            code: "bad_request",
+        },
         Refusal::NoCertificate
         | Refusal::NoCredential
         | Refusal::MalformedCredential(_)
@@ -270,6 +274,7 @@ fn refused(refusal: &Refusal) -> Outcome {
         | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict
+        | Refusal::Callout(Objection::Forbidden)
         | Refusal::Claims => Outcome {
             status: StatusCode::FORBIDDEN,
             code: "forbidden",
@@ -302,7 +307,8 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
         | Refusal::Missing(_)
         | Refusal::Unfillable(_)
         | Refusal::Conflict
-        | Refusal::TokenConflict => &[],
+        | Refusal::TokenConflict
+        | Refusal::Callout(Objection::Forbidden | Objection::Ambiguous) => &[],
     }
 }
 

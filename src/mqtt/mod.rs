@@ -36,6 +36,8 @@ pub struct Edge {
     pub requirement: Requirement,
     /// How what such a client presents is bound to its certificate, as in [`Demand`].
     pub binding: usize,
+    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
+    pub callout: Option<usize>,
     /// How CONNECT is treated.
     pub settings: Settings,
     /// How long a drain may take: sessions end spread over it.
@@ -56,6 +58,7 @@ impl Edge {
             requirement: self.requirement,
             claims: &[],
             binding: self.binding,
+            callout: self.callout,
         }
     }
 }

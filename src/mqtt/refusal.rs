@@ -191,6 +191,7 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict
+        | Refusal::Callout(Objection::Forbidden | Objection::Ambiguous)
         | Refusal::Claims => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
     }
 }

@@ -246,7 +246,7 @@ impl Session<'_> {
             presented.add_name(Place::UserName, name.as_bytes());
         }
         let now = self.edge.clock.now();
-        let admission = gate.admit(self.connection, self.demand, &presented, now);
+        let admission = gate.admit(self.connection, self.demand, &presented, None, now);
         Ok(admission.await?)
     }
 

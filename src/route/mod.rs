@@ -68,6 +68,8 @@ pub struct Demand<'a> {
     pub claims: &'a [ClaimRule],
     /// How what it presents is bound to its certificate, an index into the list of bindings.
     pub binding: usize,
+    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
+    pub callout: Option<usize>,
 }
 
 /// What stands behind a route.
@@ -105,6 +107,8 @@ pub struct Route {
     pub requirement: Requirement,
     /// How what it presents is bound to its certificate, an index into the list of bindings.
     pub binding: usize,
+    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
+    pub callout: Option<usize>,
     /// What a user's token must say.
     pub claims: Vec<ClaimRule>,
     /// What upstream is told of it.
@@ -133,6 +137,7 @@ impl Route {
             requirement: self.requirement,
             claims: &self.claims,
             binding: self.binding,
+            callout: self.callout,
         }
     }
 

@@ -142,6 +142,7 @@ mod tests {
             rewrite: None,
             requirement: Requirement::Client,
             binding: 0,
+            callout: None,
             claims: vec![],
             forward_claims: vec![],
             forward_certificate: vec![],

@@ -32,6 +32,7 @@ pub struct Metrics {
     upstream_overloads: Family<UpstreamLabel, Counter>,
     upstream_retries: Family<UpstreamLabel, Counter>,
     upstream_retries_denied: Family<UpstreamLabel, Counter>,
+    callouts: Family<CalloutLabels, Counter>,
     tokens: Family<TokenLabel, Counter>,
     token_evictions: Counter,
     token_revocations: Gauge,
@@ -178,6 +179,27 @@ impl ListenerMetrics {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CalloutLabels {
+    callout: String,
+    result: &'static str,
+}
+
+/// The metrics of one call-out, looked up once.
+#[derive(Debug, Clone, Default)]
+pub struct CalloutMetrics {
+    /// Remembered yeses.
+    pub hits: Counter,
+    /// Remembered noes.
+    pub refused_hits: Counter,
+    /// Questions that were answered with yes.
+    pub allowed: Counter,
+    /// Questions that were answered with no.
+    pub refused: Counter,
+    /// Questions that were not answered.
+    pub undecided: Counter,
+}
+
 /// The metrics of tokens, looked up once.
 #[derive(Debug, Clone, Default)]
 pub struct TokenMetrics {
@@ -253,6 +275,7 @@ impl Default for Metrics {
             upstream_overloads: Family::default(),
             upstream_retries: Family::default(),
             upstream_retries_denied: Family::default(),
+            callouts: Family::default(),
             tokens: Family::default(),
             token_evictions: Counter::default(),
             token_revocations: Gauge::default(),
@@ -359,6 +382,11 @@ impl Metrics {
             "config_reloads",
             "Reloads of the configuration",
             self.reloads.clone(),
+        );
+        r.register(
+            "callout_decisions",
+            "Decisions of call-outs, remembered or asked for",
+            self.callouts.clone(),
         );
         r.register(
             "token_lookups",
@@ -476,6 +504,23 @@ impl Metrics {
         self.upstream_overloads.remove(&label);
         self.upstream_retries.remove(&label);
         self.upstream_retries_denied.remove(&label);
+    }
+
+    /// The metrics of the call-out of this name.
+    #[must_use]
+    pub fn for_callout(&self, name: &str) -> CalloutMetrics {
+        let counter = |result| {
+            let callout = name.to_owned();
+            let labels = CalloutLabels { callout, result };
+            self.callouts.get_or_create_owned(&labels)
+        };
+        CalloutMetrics {
+            hits: counter("hit"),
+            refused_hits: counter("refused_hit"),
+            allowed: counter("allowed"),
+            refused: counter("refused"),
+            undecided: counter("undecided"),
+        }
     }
 
     /// The metrics of tokens.

@@ -29,7 +29,7 @@ pub use api_key::{
 };
 pub use cache::CacheSettings;
 pub use flaw::{Flaw, Part};
-pub use introspection::IntrospectionSettings;
+pub use introspection::{Asker, IntrospectionSettings};
 pub use jwks::JwksError;
 pub use key::{Algorithm, KeyError};
 pub use provider::{KeySource, ProviderError, ProviderSettings, Rules};
@@ -137,7 +137,10 @@ impl Verifier {
     #[must_use]
     pub fn recognises(&self, text: &str) -> bool {
         let is_jwt = !self.providers.is_empty() && jwt::is_plausible(text);
-        is_jwt || self.api_keys_for(text).is_some()
+        let introspector = self.introspector.as_ref();
+        is_jwt
+            || self.api_keys_for(text).is_some()
+            || introspector.is_some_and(|introspector| introspector.recognises(text))
     }
 
     /// Verifies `token` at `now` (seconds since the Unix epoch). Cancel-safe.
@@ -183,7 +186,7 @@ impl Verifier {
         now: u64,
     ) -> Result<(VerifiedToken, Option<u64>), Flaw> {
         if let Some(introspector) = &self.introspector
-            && !jwt::is_plausible(token)
+            && introspector.takes(token)
         {
             return introspector.verify(token, now).await;
         }
@@ -193,15 +196,33 @@ impl Verifier {
         for provider in self.providers.iter().filter(|provider| provider.is(issuer)) {
             match provider.check_signature(&jwt, now).await {
                 Ok(()) => {
-                    let token = provider.believe(jwt, now)?;
-                    let until = provider.until(&token);
-                    return Ok((token, until));
+                    let verified = provider.believe(jwt, now)?;
+                    let until = self.until(provider, token, &verified, now).await?;
+                    return Ok((verified, until));
                 }
                 Err(Flaw::UnknownKey) if flaw != Flaw::UnknownIssuer => {}
                 Err(found) => flaw = found,
             }
         }
         Err(flaw)
+    }
+
+    /// The first second at which `verified` is no longer accepted, or must be looked at again, if its
+    /// issuer has not taken it back.
+    async fn until(
+        &self,
+        provider: &Provider,
+        token: &str,
+        verified: &VerifiedToken,
+        now: u64,
+    ) -> Result<Option<u64>, Flaw> {
+        let until = provider.until(verified);
+        if !provider.is_introspected() {
+            return Ok(until);
+        }
+        let introspector = self.introspector.as_ref().ok_or(Flaw::Unavailable)?;
+        let confirmed = introspector.confirm(token, verified, now).await?;
+        Ok(Some(until.map_or(confirmed, |until| until.min(confirmed))))
     }
 }
 

@@ -31,6 +31,8 @@ pub struct ProviderSettings {
     pub issuers: Vec<String>,
     /// What its tokens must keep.
     pub rules: Rules,
+    /// Whether the introspection server is asked about them besides.
+    pub introspect: bool,
 }
 
 /// Where keys come from.
@@ -145,6 +147,7 @@ pub(super) struct Provider {
     name: Arc<str>,
     issuers: Vec<String>,
     rules: Rules,
+    introspect: bool,
     keys: KeyStore,
 }
 
@@ -182,6 +185,7 @@ impl Provider {
             name: settings.name.as_str().into(),
             issuers: settings.issuers.clone(),
             rules: settings.rules.clone(),
+            introspect: settings.introspect,
             keys,
         }
     }
@@ -189,6 +193,11 @@ impl Provider {
     /// Whether tokens of `issuer` are its own.
     pub(super) fn is(&self, issuer: &str) -> bool {
         self.issuers.iter().any(|known| known == issuer)
+    }
+
+    /// Whether its tokens may be taken back where the introspection server knows of it.
+    pub(super) fn is_introspected(&self) -> bool {
+        self.introspect
     }
 
     /// Where its keys are fetched from, if they are.

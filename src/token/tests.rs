@@ -43,6 +43,7 @@ fn provider(secret: &str, rules: Rules) -> ProviderSettings {
         },
         issuers: vec![ISSUER.into()],
         rules,
+        introspect: false,
     }
 }
 

@@ -31,13 +31,18 @@ fn ext_authz(decider: &Decider, lines: &str) -> String {
 
 fn callout(decider: &Decider, lines: &str) -> String {
     format!(
-        "[callout]\nurl = \"http://{}/check\"\ndanger_allow_http = true\ntimeout = \"500ms\"\n{lines}\n",
+        "[callouts.accounts]\nurl = \"http://{}/check\"\ndanger_allow_http = true\ntimeout = \"1m\"\n{lines}\n",
         decider.address
     )
 }
 
+/// Does not wait long for services that do not answer.
+fn impatient(tables: &str) -> String {
+    tables.replace("timeout = \"1m\"", "timeout = \"300ms\"")
+}
+
 async fn lab(tables: &str) -> Lab {
-    Config::key().tables(tables).start().await
+    Config::key().asks("accounts").tables(tables).start().await
 }
 
 async fn ask(client: &Client, protocol: Protocol, secret: &str, more: &[(&str, &str)]) -> Answer {
@@ -169,7 +174,6 @@ fn silences() -> Vec<Says> {
         Says::Body(r#"[{"authenticated":true}]"#),
         Says::Body(""),
         Says::Endless,
-        Says::Silence,
     ]
 }
 
@@ -196,6 +200,14 @@ async fn a_service_that_does_not_decide_leaves_everybody_outside() {
 }
 
 #[tokio::test]
+async fn a_service_that_says_nothing_is_not_waited_for() {
+    let decider = Decider::start(Says::Silence).await;
+    let lab = lab(&impatient(&broker_auth(&decider, ""))).await;
+    assert_eq!(status(&lab, SECRET).await, 503);
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_there_leaves_everybody_outside_unless_that_is_allowed() {
     let gone = Decider::start(Says::Silence).await;
     let address = gone.address.to_string();
@@ -203,7 +215,7 @@ async fn a_service_that_is_not_there_leaves_everybody_outside_unless_that_is_all
     let lab = lab(&nowhere("")).await;
     assert_eq!(status(&lab, SECRET).await, 503);
     let allowed = nowhere("danger_allow_on_failure = true");
-    let lab = Config::key().tables(&allowed).start().await;
+    let lab = self::lab(&allowed).await;
     let forged = [("x-client-id", "admin")];
     let answer = ask(&lab.anonymous(), Protocol::Http1, SECRET, &forged).await;
     assert_eq!(answer.status, 200);
@@ -248,7 +260,8 @@ async fn a_secret_cannot_leave_its_place_in_the_question() {
 async fn a_certificate_is_decided_about_as_well() {
     let decider = Decider::start(Says::Authenticated).await;
     let tables = broker_auth(&decider, "");
-    let lab = Config::x509().tables(&tables).start().await;
+    let config = Config::x509().asks("accounts").tables(&tables);
+    let lab = config.start().await;
     let device = lab.device();
     assert_eq!(ask(&device, Protocol::Http1, SECRET, &[]).await.status, 200);
     let other = lab.client(Some(lab.authority.device(OTHER)));
@@ -276,33 +289,170 @@ async fn a_reload_with_another_question_forgets_the_answers() {
 async fn a_configuration_that_would_ask_nothing_or_tell_everybody_is_refused() {
     let decider = Decider::start(Says::Silence).await;
     let mut lab = Config::key().start().await;
+    lab.config = lab.config.asks("accounts");
     let unencrypted = broker_auth(&decider, "").replace("danger_allow_http = true", "");
     for (tables, expected) in [
-        (unencrypted, "callout.danger_allow_http"),
+        (unencrypted, "callouts.accounts.danger_allow_http"),
         (
             callout(&decider, "body = '{client_id}'"),
-            "callout.body: must hold {secret}",
+            "callouts.accounts.body: must hold {secret}",
         ),
         (
             callout(&decider, "body = '{fingerprint}'"),
-            "callout.body: must hold {secret}",
+            "callouts.accounts.body: must hold {secret}",
         ),
         (callout(&decider, "body = '{sercet}'"), "no field {sercet}"),
         (
             ext_authz(&decider, "forward = [\"host\"]"),
-            "callout.forward",
+            "callouts.accounts.forward",
         ),
         (
             ext_authz(&decider, "id_header = \"authorization\""),
-            "callout.id_header",
+            "callouts.accounts.id_header",
         ),
         (
             ext_authz(&decider, "allow_status = [\"302\"]"),
-            "callout.allow_status",
+            "callouts.accounts.allow_status",
         ),
     ] {
         lab.config.tables = tables;
         let problem = lab.settings().unwrap_err().to_string();
         assert!(problem.contains(expected), "{problem}");
     }
+}
+
+/// The table of the call-out "accounts" under another name.
+fn called(name: &str, tables: &str) -> String {
+    tables.replace("callouts.accounts", &format!("callouts.{name}"))
+}
+
+#[tokio::test]
+async fn each_route_and_listener_asks_the_service_that_it_names() {
+    let [accounts, devices] = [
+        Decider::start(Says::Authenticated).await,
+        Decider::start(Says::Status(403, vec![])).await,
+    ];
+    let tables = broker_auth(&accounts, "") + &called("devices", &broker_auth(&devices, ""));
+    let config = Config::key().asks("accounts").tables(&tables);
+    let config = config.each_mqtt("callout = \"devices\"");
+    let unasked = "[routes.unasked]\npath = \"/unasked/\"\nupstream = \"origin\"\ncallout = \"\"";
+    let lab = config.tables(unasked).start().await;
+    assert_eq!(status(&lab, SECRET).await, 200);
+    assert_eq!(status(&lab, OTHER).await, 401);
+    assert!(devices.asked().is_empty());
+    for transport in EVERY_TRANSPORT {
+        let mut wire = lab.mqtt_anonymous(transport).await;
+        wire.send(&Connect::with_password(Version::V5, SECRET).bytes())
+            .await;
+        wire.ends_with(&Version::V5.bad_password()).await;
+    }
+    assert_eq!(accounts.asked().len(), 2);
+    assert!(!devices.asked().is_empty());
+    let fields = [("authorization", "Client anything")];
+    let client = lab.anonymous();
+    let answer = client.send(Protocol::Http1, "/unasked/m", &fields).await;
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(accounts.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_call_out_that_guards_nothing_stops_the_start() {
+    let decider = Decider::start(Says::Silence).await;
+    let mut lab = Config::key().start().await;
+    let tables = broker_auth(&decider, "");
+    let route = |line: &str| {
+        format!("{tables}[routes.more]\npath = \"/more/\"\nupstream = \"origin\"\n{line}")
+    };
+    for (tables, expected) in [
+        (tables.clone(), "callouts.accounts: is asked by no route"),
+        (
+            route("callout = \"acounts\""),
+            "routes.more.callout: no call-out is called \"acounts\"",
+        ),
+        (
+            route("callout = \"accounts\"\ncredential = \"none\""),
+            "routes.more.callout: tells the {secret} of clients",
+        ),
+        (
+            "[callouts.accounts]\n".into(),
+            "callouts.accounts.url: is missing",
+        ),
+    ] {
+        lab.config.tables = tables;
+        let problem = lab.settings().unwrap_err().to_string();
+        assert!(problem.contains(expected), "{problem}");
+    }
+}
+
+/// Threats S52: whoever is refused learns nothing of why.
+#[tokio::test]
+async fn every_no_looks_the_same_to_a_client() {
+    let decider = Decider::start(Says::Authenticated).await;
+    let lab = lab(&broker_auth(&decider, "")).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, says) in [
+        Says::Status(401, vec![("www-authenticate", "Basic realm=\"inner\"")]),
+        Says::Status(403, vec![("x-reason", "revoked")]),
+        Says::Body(r#"{"authenticated":false,"reason":"no such client"}"#),
+        Says::Body(r#"{"reason_code":134}"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        decider.says(says);
+        let answer = ask(&lab.anonymous(), Protocol::Http1, &at.to_string(), &[]).await;
+        let mut body = answer.json();
+        assert!(body["request_id"].take().is_string());
+        let challenges = answer.headers.get_all("www-authenticate").iter();
+        let challenges: Vec<_> = challenges.map(|value| value.to_str().unwrap()).collect();
+        assert!(!answer.headers.contains_key("x-reason"));
+        seen.insert(format!("{} {challenges:?} {body}", answer.status));
+    }
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn decisions_are_counted_by_what_they_were() {
+    let decider = Decider::start(Says::Authenticated).await;
+    let lab = lab(&broker_auth(&decider, "")).await;
+    for secret in [SECRET, SECRET, OTHER, OTHER, OTHER] {
+        status(&lab, secret).await;
+    }
+    decider.says(Says::Status(500, vec![]));
+    status(&lab, "third").await;
+    let (_, metrics) = lab.admin("/metrics").await;
+    for (result, count) in [
+        ("allowed", 1),
+        ("hit", 1),
+        ("refused", 1),
+        ("refused_hit", 2),
+        ("undecided", 1),
+    ] {
+        let line = format!(
+            "portcullis_callout_decisions_total{{callout=\"accounts\",result=\"{result}\"}} {count}"
+        );
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+    assert!(!metrics.contains(SECRET));
+}
+
+/// Threats S40: a service that is down takes nobody with it.
+#[tokio::test]
+async fn many_who_wait_for_a_silent_service_are_few_questions_and_no_burden_to_others() {
+    let decider = Decider::start(Says::Silence).await;
+    let unasked = "[routes.unasked]\npath = \"/unasked/\"\nupstream = \"origin\"\ncallout = \"\"";
+    let lab = lab(&(impatient(&broker_auth(&decider, "")) + unasked)).await;
+    let lab = std::sync::Arc::new(lab);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let lab = std::sync::Arc::clone(&lab);
+        clients.spawn(async move { status(&lab, SECRET).await });
+    }
+    let fields = [("authorization", "Client anything")];
+    let client = lab.anonymous();
+    let answer = client.send(Protocol::Http1, "/unasked/m", &fields).await;
+    assert_eq!(answer.unwrap().status, 200);
+    let all = tokio::time::timeout(PATIENCE, clients.join_all()).await;
+    assert!(all.unwrap().iter().all(|status| *status == 503));
+    assert!(decider.asked().len() < 100, "{}", decider.asked().len());
 }

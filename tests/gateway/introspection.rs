@@ -14,7 +14,7 @@ const INACTIVE: Says = Says::Body(r#"{"active":false}"#);
 fn tables(decider: &Decider, lines: &str) -> String {
     format!(
         "[introspection]\nurl = \"http://{}/introspect\"\ndanger_allow_http = true\n\
-         client_id = \"a:b\"\nclient_secret = \"s s\"\ntimeout = \"500ms\"\n{lines}\n",
+         client_id = \"a:b\"\nclient_secret = \"s s\"\ntimeout = \"1m\"\n{lines}\n",
         decider.address
     )
 }
@@ -104,7 +104,6 @@ async fn a_server_that_does_not_say_leaves_everybody_outside() {
         Says::Body(r#"{"active":"true"}"#),
         Says::Body(r#"{"active":true,"active":false}"#),
         Says::Endless,
-        Says::Silence,
     ] {
         decider.says(says);
         assert_eq!(status(&lab, TOKEN).await, 503);
@@ -113,6 +112,16 @@ async fn a_server_that_does_not_say_leaves_everybody_outside() {
     // Nothing of it is remembered.
     decider.says(ACTIVE);
     assert_eq!(status(&lab, TOKEN).await, 200);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_not_waited_for() {
+    let decider = Decider::start(Says::Silence).await;
+    let tables = tables(&decider, "").replace("\"1m\"", "\"300ms\"");
+    let config = Config::key().tables(&tables).route("credential = \"user\"");
+    let lab = config.start().await;
+    assert_eq!(status(&lab, TOKEN).await, 503);
+    lab.origin.assert_untouched();
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 #![allow(unreachable_pub, reason = "a test binary has no other crate to reach")]
 
 mod api_keys;
+mod atom;
 mod bindings;
+mod callout_grpc;
+mod callout_requests;
 mod callouts;
 mod certificates;
 mod connect;

@@ -35,6 +35,8 @@ pub enum Says {
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub method: String,
+    /// Path and query.
+    pub target: String,
     pub headers: HeaderMap,
     pub body: String,
 }
@@ -85,6 +87,7 @@ impl Decider {
         let body = String::from_utf8(body.to_vec()).unwrap();
         let asked = Asked {
             method: head.method.to_string(),
+            target: head.uri.to_string(),
             headers: head.headers,
             body: body.clone(),
         };

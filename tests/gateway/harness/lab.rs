@@ -36,6 +36,8 @@ pub struct Lab {
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub auth: Option<&'static str>,
+    /// The call-out of whatever names none.
+    pub callout: &'static str,
     pub tls: String,
     pub limits: String,
     pub timeouts: String,
@@ -62,6 +64,12 @@ impl Config {
             auth: Some("key"),
             ..Self::default()
         }
+    }
+
+    /// Clients are asked about by this call-out where nothing else is said.
+    pub fn asks(mut self, callout: &'static str) -> Self {
+        self.callout = callout;
+        self
     }
 
     pub fn tls(mut self, lines: &str) -> Self {
@@ -122,6 +130,7 @@ impl Config {
     fn text(&self, origin: SocketAddr, broker: SocketAddr) -> String {
         let Self {
             auth,
+            callout,
             tls,
             limits,
             timeouts,
@@ -136,7 +145,7 @@ impl Config {
         let auth = auth.map_or(String::new(), |auth| format!("auth = \"{auth}\""));
         let drain_timeout = drain_timeout.unwrap_or("5s");
         format!(
-            "{auth}\nworkers = 2\ndrain_timeout = \"{drain_timeout}\"\n\
+            "{auth}\ncallout = \"{callout}\"\nworkers = 2\ndrain_timeout = \"{drain_timeout}\"\n\
              [admin]\naddress = \"127.0.0.1:0\"\n{admin}\n\
              [log]\naccess = false\nlevel = \"error\"\n\
              [limits]\n{limits}\n[timeouts]\n{timeouts}\n\
