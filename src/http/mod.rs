@@ -248,30 +248,43 @@ async fn serve_http1<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = deadlines.limits;
-    loop {
-        let session = Arc::clone(&session);
-        let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
-        let connection = http1::Builder::new()
-            .max_headers(limits.header_count)
-            .max_header_size(limits.header_bytes)
-            // Deadlines are kept by one coarse tick for the whole connection, see `watch`.
-            .header_read_timeout(None)
-            .serve_connection(io, service)
-            .with_upgrades();
-        let mut connection = Box::new(connection);
-        let kept = deadlines.keep(Pin::new(&mut *connection), |connection| {
-            connection.graceful_shutdown();
-        });
-        let (Kept::Resting, Some(parts)) = (kept.await, connection.into_parts()) else {
-            return;
-        };
-        io = parts.io;
-        io.inner_mut().put_back(&parts.read_buf);
+    while let Some(resting) = serve_until_rest(io, &session, &mut deadlines).await {
+        io = resting;
         if !deadlines.rest(io.inner_mut()).await {
             return;
         }
     }
+}
+
+/// Serves requests until none has come for a while, and gives the stream back then.
+async fn serve_until_rest<IO>(
+    io: TokioIo<Watched<IO>>,
+    session: &Arc<Session>,
+    deadlines: &mut Deadlines,
+) -> Option<TokioIo<Watched<IO>>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = deadlines.limits;
+    let session = Arc::clone(session);
+    let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
+    let connection = http1::Builder::new()
+        .max_headers(limits.header_count)
+        .max_header_size(limits.header_bytes)
+        // Deadlines are kept by one coarse tick for the whole connection, see `watch`.
+        .header_read_timeout(None)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = Box::new(connection);
+    let kept = deadlines.keep(Pin::new(&mut *connection), |connection| {
+        connection.graceful_shutdown();
+    });
+    if kept.await == Kept::Ended {
+        return None;
+    }
+    let mut parts = connection.into_parts()?;
+    parts.io.inner_mut().put_back(&parts.read_buf);
+    Some(parts.io)
 }
 
 async fn serve_http2<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, mut deadlines: Deadlines)
