@@ -73,8 +73,8 @@ impl Admission {
 
     /// What the call-out has said of the client, if it was asked.
     #[must_use]
-    pub fn grant(&self) -> Option<&Grant> {
-        self.grant.as_deref()
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// The credential to forward.

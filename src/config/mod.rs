@@ -5,6 +5,7 @@
 //! there are. No other room reads a file or a variable of the configuration.
 
 mod admin;
+mod assertions;
 mod balancing;
 mod bindings;
 mod bounds;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub token_places: TokenPlaces,
     /// Who else may be asked about clients, in the order that routes and listeners refer to.
     pub callouts: Vec<callout::Settings>,
+    /// How assertions are made; `None` if nobody gets any.
+    pub assertions: Option<crate::assertion::Settings>,
     /// How clients may be bound to their certificates, in the order that routes and listeners refer
     /// to; the standard one first.
     pub bindings: Arc<[Binding]>,

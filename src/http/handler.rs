@@ -18,6 +18,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use super::assertion::Client;
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
@@ -153,7 +154,8 @@ async fn decide(
         admit(session, &route, &presented, asked).await?;
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
-        let answer = answer_here(&route, &Target { query, ..target }, opening?);
+        let target = Target { query, ..target };
+        let answer = answer_here(session, &route, &target, opening?);
         return answer.map(Passage::Answered);
     }
     if route.protocol == route::Protocol::Mqtt {
@@ -456,11 +458,12 @@ async fn admit_to_present(
 
 /// The answer of a route without an upstream.
 fn answer_here(
+    session: &Session,
     route: &Arc<Route>,
     target: &Target<'_>,
     opening: Option<Opening>,
 ) -> Result<Answer, Failure> {
-    let response = own_answer::of(route, target)?;
+    let response = own_answer::of(&session.edge.rules, route, target)?;
     if opening.is_some_and(|opening| opening.is_mistaken_for_success(response.status())) {
         return Err(Failure::NoRoute);
     }
@@ -497,6 +500,16 @@ fn prepare(
         session
             .fields
             .set_certificate(fields, dialects, &session.connection, now);
+    }
+    if let Some(asserter) = &session.edge.rules.asserter {
+        let client = Client {
+            admission,
+            connection: &session.connection,
+            now: session.edge.clock.now(),
+        };
+        session
+            .fields
+            .set_assertion(fields, asserter, route, &client);
     }
 }
 

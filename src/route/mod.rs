@@ -4,6 +4,7 @@
 //! says more, segment by segment from the left; then the most conditions. Paths are compared after
 //! [`normalise`], and the upstream gets that same form.
 
+mod assertion;
 mod claims;
 mod condition;
 mod destination;
@@ -19,6 +20,7 @@ mod web_origin;
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub use assertion::{AssertedClaim, ForwardedAssertion};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
@@ -115,6 +117,8 @@ pub struct Route {
     pub forward_claims: Vec<ForwardedClaim>,
     /// In which words upstream is told of the client's certificate.
     pub forward_certificate: Vec<CertificateDialect>,
+    /// The signed token by which upstream is told who the client is.
+    pub forward_assertion: Option<ForwardedAssertion>,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.
@@ -146,7 +150,7 @@ impl Route {
     pub fn upstream(&self) -> Option<usize> {
         match self.destination {
             Destination::Upstream(index) => Some(index),
-            Destination::Redirect(_) | Destination::Answer(_) => None,
+            Destination::Redirect(_) | Destination::Answer(_) | Destination::KeySet => None,
         }
     }
 
