@@ -35,7 +35,7 @@ use crate::fetch::FetcherError;
 use crate::http::Rules;
 use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
-use crate::route::RouteTable;
+use crate::route::{Demands, RouteTable};
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -114,6 +114,8 @@ struct Shared {
     tokens: Arc<ArcSwap<Verifier>>,
     /// Which of them hold no longer.
     revocations: Arc<Revocations>,
+    /// What is demanded where, for those who have stayed.
+    demands: Arc<ArcSwap<Demands>>,
     /// The admin listener's settings in force.
     admin: Arc<ArcSwapOption<admin::Settings>>,
     /// Who signs assertions, if anybody gets them.
@@ -167,6 +169,7 @@ impl Gateway {
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
         let callouts = load_callouts(&settings, None, &metrics)?;
         let asserter = load_asserter(&settings, None)?;
+        let demands = Arc::new(ArcSwap::from_pointee(demands(&settings)));
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
             settings.mode,
@@ -174,6 +177,7 @@ impl Gateway {
             Arc::clone(&tokens),
             Arc::clone(&revocations),
             callouts,
+            Arc::clone(&demands),
         );
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_settings = settings.admin.clone().map(Arc::new);
@@ -205,6 +209,7 @@ impl Gateway {
             replaced: Notify::new(),
             tokens,
             revocations,
+            demands,
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
             asserter: Arc::new(ArcSwapOption::new(asserter)),
             live: ArcSwap::from_pointee(live),
@@ -242,7 +247,7 @@ impl Gateway {
 
     /// Puts new settings in force for every connection from now on. Certificates and authorities
     /// are read anew, with new ticket keys. Connections that are open finish their requests and
-    /// close; WebSockets stay if their client would still be admitted.
+    /// close; WebSockets and MQTT sessions stay if their client would still be admitted.
     ///
     /// # Errors
     /// [`StartError`]; the former settings stay in force then.
@@ -301,7 +306,9 @@ impl Gateway {
             Arc::clone(&self.shared.tokens),
             Arc::clone(revocations),
             callouts,
+            Arc::clone(&self.shared.demands),
         );
+        let demands = demands(&settings);
         let live = Live::new(
             settings.clone(),
             gate,
@@ -312,6 +319,7 @@ impl Gateway {
         );
         // Before anybody is told to look: connections that are open ask these as well.
         self.shared.tokens.store(tokens);
+        self.shared.demands.store(Arc::new(demands));
         self.shared.admin.store(settings.admin.map(Arc::new));
         self.shared.asserter.store(asserter);
         self.shared.live.store(Arc::new(live));
@@ -495,6 +503,13 @@ fn load_asserter(
 ) -> Result<Option<Arc<Asserter>>, StartError> {
     let load = |settings| Asserter::load(settings, former).map(Arc::new);
     Ok(settings.assertions.as_ref().map(load).transpose()?)
+}
+
+/// What every entry demands; listeners with routes have no clients but theirs.
+fn demands(settings: &Settings) -> Demands {
+    let listeners = settings.listeners.iter();
+    let listeners = listeners.map(ListenerSettings::demand);
+    Demands::new(settings.routes.clone(), listeners.collect())
 }
 
 /// The upstreams that `settings` name, with what is known already of their servers.

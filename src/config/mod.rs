@@ -33,7 +33,7 @@ use crate::admin::Settings as AdminSettings;
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
-use crate::route::{Redirect, Requirement, Route};
+use crate::route::{ListenerDemand, Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{callout, mqtt, tls, token, upstream};
 
@@ -100,6 +100,19 @@ pub struct ListenerSettings {
     pub binding: usize,
     /// Who else is asked about it, an index into the call-outs; nobody if absent.
     pub callout: Option<usize>,
+}
+
+impl ListenerSettings {
+    /// What it demands of its clients, if it has no routes.
+    #[must_use]
+    pub fn demand(&self) -> ListenerDemand {
+        ListenerDemand {
+            listener: self.name.clone(),
+            requirement: self.requirement,
+            binding: self.binding,
+            callout: self.callout,
+        }
+    }
 }
 
 /// What is spoken on a listener.

@@ -536,7 +536,8 @@ async fn open_websocket(
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-    let run = tunnel.run(client, upstream, busy, admission.into_user());
+    let standing = admission.into_standing(route.demand());
+    let run = tunnel.run(client, upstream, busy, standing);
     session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
     opening.pass_on(&mut answer.head);

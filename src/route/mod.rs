@@ -7,6 +7,7 @@
 mod assertion;
 mod claims;
 mod condition;
+mod demand;
 mod destination;
 mod dialect;
 mod path;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use assertion::{AssertedClaim, ForwardedAssertion};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
+pub use demand::{Demand, Demands, Entry, ListenerDemand};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
 pub use path::{PathError, normalise};
@@ -59,19 +61,6 @@ impl Requirement {
             Self::Client | Self::None => false,
         }
     }
-}
-
-/// What a client must be, and what its token must say if it is known by one.
-#[derive(Debug, Clone, Copy)]
-pub struct Demand<'a> {
-    /// What the client must be.
-    pub requirement: Requirement,
-    /// What its token must say, all of it.
-    pub claims: &'a [ClaimRule],
-    /// How what it presents is bound to its certificate, an index into the list of bindings.
-    pub binding: usize,
-    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
-    pub callout: Option<usize>,
 }
 
 /// What stands behind a route.
@@ -134,6 +123,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// Where its clients come in.
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry::Route(&self.name)
+    }
+
     /// What it demands.
     #[must_use]
     pub fn demand(&self) -> Demand<'_> {

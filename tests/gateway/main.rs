@@ -37,6 +37,7 @@ mod routing;
 mod secrecy;
 mod server_names;
 mod specification;
+mod standing;
 mod streaming;
 mod token_claims;
 mod token_keys;
