@@ -27,6 +27,7 @@ use worker::Worker;
 
 use crate::access::{Gate, Mode};
 use crate::admin;
+use crate::assertion::{Asserter, AssertionError};
 use crate::callout::{self, Callout};
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, Settings};
@@ -34,7 +35,7 @@ use crate::fetch::FetcherError;
 use crate::http::Rules;
 use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
-use crate::route::RouteTable;
+use crate::route::{Demands, RouteTable};
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The list of revoked tokens cannot be read.
     #[error("revocations.list: {0}")]
     Revocations(#[from] RevocationError),
+    /// No assertions can be made.
+    #[error("assertions.keys: {0}")]
+    Assertions(#[from] AssertionError),
     /// A call-out cannot be made.
     #[error("callouts.{callout}.ca: {source}")]
     Callout {
@@ -110,8 +114,12 @@ struct Shared {
     tokens: Arc<ArcSwap<Verifier>>,
     /// Which of them hold no longer.
     revocations: Arc<Revocations>,
+    /// What is demanded where, for those who have stayed.
+    demands: Arc<ArcSwap<Demands>>,
     /// The admin listener's settings in force.
     admin: Arc<ArcSwapOption<admin::Settings>>,
+    /// Who signs assertions, if anybody gets them.
+    asserter: Arc<ArcSwapOption<Asserter>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -160,6 +168,8 @@ impl Gateway {
         let revocations = Arc::new(Revocations::new(metrics.for_tokens()));
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
         let callouts = load_callouts(&settings, None, &metrics)?;
+        let asserter = load_asserter(&settings, None)?;
+        let demands = Arc::new(ArcSwap::from_pointee(demands(&settings)));
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
             settings.mode,
@@ -167,6 +177,7 @@ impl Gateway {
             Arc::clone(&tokens),
             Arc::clone(&revocations),
             callouts,
+            Arc::clone(&demands),
         );
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_settings = settings.admin.clone().map(Arc::new);
@@ -175,7 +186,14 @@ impl Gateway {
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
         let groups = groups(&settings, &[], &metrics);
-        let live = Live::new(settings.clone(), gate, initiators, groups, &addresses);
+        let live = Live::new(
+            settings.clone(),
+            gate,
+            asserter.clone(),
+            initiators,
+            groups,
+            &addresses,
+        );
 
         let shared = Arc::new(Shared {
             listeners: live_listeners(&settings, policies, &clock, &metrics),
@@ -191,7 +209,9 @@ impl Gateway {
             replaced: Notify::new(),
             tokens,
             revocations,
+            demands,
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
+            asserter: Arc::new(ArcSwapOption::new(asserter)),
             live: ArcSwap::from_pointee(live),
             clock,
             metrics,
@@ -227,7 +247,7 @@ impl Gateway {
 
     /// Puts new settings in force for every connection from now on. Certificates and authorities
     /// are read anew, with new ticket keys. Connections that are open finish their requests and
-    /// close; WebSockets stay if their client would still be admitted.
+    /// close; WebSockets and MQTT sessions stay if their client would still be admitted.
     ///
     /// # Errors
     /// [`StartError`]; the former settings stay in force then.
@@ -263,6 +283,7 @@ impl Gateway {
             Some(&self.shared.live.load()),
             &self.shared.metrics,
         )?;
+        let asserter = load_asserter(&settings, self.shared.asserter.load().as_deref())?;
         // Last of what can fail: what it reads is in force from here on.
         let revocations = &self.shared.revocations;
         revocations.read(
@@ -285,17 +306,22 @@ impl Gateway {
             Arc::clone(&self.shared.tokens),
             Arc::clone(revocations),
             callouts,
+            Arc::clone(&self.shared.demands),
         );
+        let demands = demands(&settings);
         let live = Live::new(
             settings.clone(),
             gate,
+            asserter.clone(),
             initiators,
             groups.clone(),
             &self.addresses,
         );
         // Before anybody is told to look: connections that are open ask these as well.
         self.shared.tokens.store(tokens);
+        self.shared.demands.store(Arc::new(demands));
         self.shared.admin.store(settings.admin.map(Arc::new));
+        self.shared.asserter.store(asserter);
         self.shared.live.store(Arc::new(live));
         self.shared.replaced.notify_one();
         for group in &former.groups {
@@ -369,6 +395,7 @@ impl Gateway {
         let shared = &self.shared;
         let state = admin::State {
             settings: Arc::clone(&shared.admin),
+            asserter: Arc::clone(&shared.asserter),
             metrics: Arc::clone(&shared.metrics),
             lifecycle: Arc::clone(&shared.lifecycle),
             revocations: Arc::clone(&shared.revocations),
@@ -416,6 +443,7 @@ impl Live {
     fn new(
         settings: Settings,
         gate: Gate,
+        asserter: Option<Arc<Asserter>>,
         initiators: Vec<Option<Arc<Initiator>>>,
         groups: Vec<Arc<Group>>,
         addresses: &[(String, SocketAddr)],
@@ -427,6 +455,7 @@ impl Live {
                     listener: name.clone(),
                     port: address.port(),
                     gate: gate.clone(),
+                    asserter: asserter.clone(),
                     routes: RouteTable::for_listener(&settings.routes, name),
                     token_places: settings.token_places.clone(),
                     claim_fields: claim_fields(&settings),
@@ -467,6 +496,22 @@ fn load_callouts(
     settings.callouts.iter().map(load).collect()
 }
 
+/// Who signs assertions. A key that was made here outlives a reload.
+fn load_asserter(
+    settings: &Settings,
+    former: Option<&Asserter>,
+) -> Result<Option<Arc<Asserter>>, StartError> {
+    let load = |settings| Asserter::load(settings, former).map(Arc::new);
+    Ok(settings.assertions.as_ref().map(load).transpose()?)
+}
+
+/// What every entry demands; listeners with routes have no clients but theirs.
+fn demands(settings: &Settings) -> Demands {
+    let listeners = settings.listeners.iter();
+    let listeners = listeners.map(ListenerSettings::demand);
+    Demands::new(settings.routes.clone(), listeners.collect())
+}
+
 /// The upstreams that `settings` name, with what is known already of their servers.
 fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Arc<Metrics>) -> Vec<Arc<Group>> {
     let group = |settings: &Arc<upstream::Settings>| {
@@ -481,14 +526,13 @@ fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     groups.find(|group| group.name() == name)
 }
 
-/// Every field that any route tells claims in, or any call-out's answers: no client may say them,
-/// whatever its route.
+/// Every field in which any route tells of its clients, or any call-out's answers are told: no client may
+/// say them, whatever its route.
 fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
-    let forwarded = settings
-        .routes
-        .iter()
-        .flat_map(|route| &route.forward_claims);
-    let claims = forwarded.map(|claim| &claim.field);
+    let claims = settings.routes.iter().flat_map(|route| {
+        let claims = route.forward_claims.iter().map(|claim| &claim.field);
+        claims.chain(route.forward_assertion.iter().map(|told| &told.field))
+    });
     let callouts = settings.callouts.iter();
     let granted = callouts.flat_map(callout::Settings::upstream_fields);
     claims.chain(granted).cloned().collect()
@@ -541,6 +585,7 @@ pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> 
         .map(StartError::from)
         .collect();
     problems.extend(load_callouts(settings, None, &Metrics::default()).err());
+    problems.extend(load_asserter(settings, None).err());
     let revocations =
         Revocations::default().read(settings.tokens.revocations.as_ref(), clock.now());
     problems.extend(revocations.err().map(StartError::from));

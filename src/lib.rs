@@ -16,8 +16,9 @@
 //!    [`access::Admission`], or a [`access::Refusal`], which [`http`] puts into its own words.
 //!    Bearer tokens are verified by [`token`], for routes that demand a user; a [`callout`] asks
 //!    another service about clients.
-//! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and sends
-//!    the request to an [`upstream`], streaming both bodies; or [`websocket`] opens a tunnel.
+//! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and an
+//!    [`assertion`] where one is asked for, and sends the request to an [`upstream`], streaming both
+//!    bodies; or [`websocket`] opens a tunnel.
 //! 8. [`telemetry`] counts and logs what happened, without any secret.
 //!
 //! Beside the flow stand [`admin`], the private listener; [`config`], which turns the file and the
@@ -28,6 +29,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod assertion;
 pub mod callout;
 pub mod cli;
 pub mod clock;

@@ -9,7 +9,15 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["secret", "clock", "host", "socket"],
     &["telemetry", "relay", "fetch"],
-    &["listener", "tls", "token", "callout", "route", "upstream"],
+    &[
+        "listener",
+        "tls",
+        "token",
+        "callout",
+        "route",
+        "upstream",
+        "assertion",
+    ],
     &["identity"],
     &["credential"],
     &["access"],

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::standing::Standing;
 use super::user::User;
 use crate::callout::Grant;
 use crate::identity::DeviceIdentity;
+use crate::route::Demand;
 use crate::secret::Secret;
 use crate::token::VerifiedToken;
 use crate::upstream::DeviceKey;
@@ -73,8 +75,8 @@ impl Admission {
 
     /// What the call-out has said of the client, if it was asked.
     #[must_use]
-    pub fn grant(&self) -> Option<&Grant> {
-        self.grant.as_deref()
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// The credential to forward.
@@ -102,10 +104,17 @@ impl Admission {
         self.user.as_ref().map(|user| &user.token)
     }
 
-    /// Who was admitted by a token, for those who serve that user for longer.
+    /// What the client was admitted by, which has met `demand`, for those who serve it for longer.
     #[must_use]
-    pub fn into_user(self) -> Option<User> {
-        self.user
+    pub fn into_standing(self, demand: Demand<'_>) -> Standing {
+        let is_client = match self.credential {
+            ClientCredential::Certificate(_) | ClientCredential::Secret(_) => true,
+            ClientCredential::Bearer(_) | ClientCredential::Unchecked => false,
+        };
+        Standing {
+            user: self.user,
+            client: is_client.then_some(demand.binding),
+        }
     }
 
     /// The user name to fill in where the protocol has one and the client gave none.

@@ -8,13 +8,16 @@ mod binding;
 mod connection;
 mod consult;
 mod refusal;
+mod standing;
 mod user;
 
 pub use admission::{Admission, ClientCredential};
 pub use binding::{Binding, Rule, SecretRule};
 pub use connection::{Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
-pub use user::User;
+pub use standing::Standing;
+
+use user::User;
 
 use std::sync::Arc;
 
@@ -23,7 +26,7 @@ use arc_swap::ArcSwap;
 use crate::callout::{Callout, Objection, Request};
 use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
-use crate::route::{Demand, Requirement};
+use crate::route::{Demand, Demands, Requirement};
 use crate::secret::Secret;
 use crate::token::{Revocations, Verifier};
 
@@ -46,11 +49,14 @@ pub struct Gate {
     revocations: Arc<Revocations>,
     callouts: Arc<[Arc<Callout>]>,
     bindings: Arc<[Binding]>,
+    /// For those who have stayed, likewise those in force.
+    demands: Arc<ArcSwap<Demands>>,
 }
 
 impl Gate {
     /// A gate that knows clients by `mode` and the bindings and call-outs that demands refer to, and
-    /// users by `tokens` that are not among the `revocations`.
+    /// users by `tokens` that are not among the `revocations`. Those who have stayed are asked for what
+    /// is among the `demands`.
     #[must_use]
     pub fn new(
         mode: Mode,
@@ -58,6 +64,7 @@ impl Gate {
         tokens: Arc<ArcSwap<Verifier>>,
         revocations: Arc<Revocations>,
         callouts: Arc<[Arc<Callout>]>,
+        demands: Arc<ArcSwap<Demands>>,
     ) -> Self {
         Self {
             mode,
@@ -65,6 +72,7 @@ impl Gate {
             revocations,
             callouts,
             bindings,
+            demands,
         }
     }
 

@@ -55,6 +55,9 @@ pub enum Refusal {
     /// Its token does not say what the route asks for.
     #[error("the token's claims do not suffice")]
     Claims,
+    /// It has stayed where something else is demanded now, or nothing is served any more.
+    #[error("what is demanded there has changed")]
+    OtherDemand,
     /// The call-out does not say yes.
     #[error(transparent)]
     Callout(#[from] Objection),
@@ -83,6 +86,7 @@ impl Refusal {
             Self::Token(flaw) => flaw.code(),
             Self::TokenBinding => "token_binding",
             Self::Claims => "claims",
+            Self::OtherDemand => "other_demand",
             Self::Callout(Objection::Refused) => "callout_refused",
             Self::Callout(Objection::Forbidden) => "callout_forbidden",
             Self::Callout(Objection::Ambiguous) => "callout_ambiguous",

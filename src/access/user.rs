@@ -12,17 +12,25 @@ use crate::token::{Flaw, VerifiedToken, Verifier};
 
 /// A token and what it says, for as long as its user stays.
 #[derive(Debug)]
-pub struct User {
+pub(super) struct User {
     pub(super) bearer: Arc<Secret>,
     pub(super) token: Arc<VerifiedToken>,
 }
 
 impl User {
     /// Until the token expires, if it does; `now` is in seconds since the Unix epoch.
-    #[must_use]
-    pub fn time_left(&self, now: u64) -> Option<Duration> {
+    pub(super) fn time_left(&self, now: u64) -> Option<Duration> {
         let expires = self.token.expires()?;
         Some(Duration::from_secs(expires.saturating_sub(now)).min(FOREVER))
+    }
+
+    /// Whether the token says all that is demanded of it.
+    pub(super) fn check_claims(&self, rules: &[ClaimRule]) -> Result<(), Refusal> {
+        if rules.iter().all(|rule| rule.holds(self.token.claims())) {
+            Ok(())
+        } else {
+            Err(Refusal::Claims)
+        }
     }
 }
 
@@ -49,13 +57,10 @@ impl Gate {
         if !is_bound_to(&token, connection) {
             return Err(Refusal::TokenBinding);
         }
-        if !claims.iter().all(|rule| rule.holds(token.claims())) {
-            return Err(Refusal::Claims);
-        }
-        Ok(User {
-            bearer: Arc::new(bearer.clone()),
-            token,
-        })
+        let bearer = Arc::new(bearer.clone());
+        let user = User { bearer, token };
+        user.check_claims(claims)?;
+        Ok(user)
     }
 
     /// Whether anything that is presented is a token.
@@ -69,27 +74,7 @@ impl Gate {
         presented.split(|claim| self.bearer(claim).is_some())
     }
 
-    /// Checks a user who has stayed against the providers that are in force now. Keys that cannot be
-    /// had are no reason to send anybody away. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`Refusal::Token`] if the token would not be accepted today.
-    pub async fn check_again(&self, user: &User, now: u64) -> Result<(), Refusal> {
-        match self.tokens.load_full().verify(&user.bearer, now).await {
-            Ok(_) | Err(Flaw::Unavailable) => Ok(()),
-            Err(flaw) => Err(flaw.into()),
-        }
-    }
-
-    /// Checks a user who has stayed against the list of revoked tokens.
-    ///
-    /// # Errors
-    /// [`Refusal::Token`] if the token is on it.
-    pub fn check_revocation(&self, user: &User, now: u64) -> Result<(), Refusal> {
-        self.check_token(&user.token, now)
-    }
-
-    fn check_token(&self, token: &VerifiedToken, now: u64) -> Result<(), Refusal> {
+    pub(super) fn check_token(&self, token: &VerifiedToken, now: u64) -> Result<(), Refusal> {
         if self.revocations.has(token, now) {
             return Err(Flaw::Revoked.into());
         }

@@ -1,5 +1,5 @@
-//! The private listener: liveness, readiness and metrics for whoever reaches it, and the list of
-//! revoked tokens for those whom the [`doorman`] lets in. All else it is given to read.
+//! The private listener: liveness, readiness, metrics and the keys of assertions for whoever reaches it,
+//! and the list of revoked tokens for those whom the [`doorman`] lets in. All else it is given to read.
 
 mod doorman;
 mod revocations;
@@ -11,11 +11,12 @@ use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::assertion::{Asserter, KEY_SET_CACHING, KEY_SET_TYPE};
 use crate::clock::Clock;
 use crate::host::HostPattern;
 use crate::listener::Lifecycle;
@@ -39,6 +40,8 @@ pub struct Settings {
 pub struct State {
     /// As the configuration in force has them; `None` if it has no admin listener.
     pub settings: Arc<ArcSwapOption<Settings>>,
+    /// Who signs assertions; `None` if nobody gets any.
+    pub asserter: Arc<ArcSwapOption<Asserter>>,
     /// All counters.
     pub metrics: Arc<Metrics>,
     /// Whether the gateway drains; it is told of revocations.
@@ -58,6 +61,7 @@ pub async fn serve(socket: std::net::TcpListener, state: State) -> std::io::Resu
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/.well-known/jwks.json", get(key_set))
         .merge(revocations::routes())
         .with_state(state);
     axum::serve(TcpListener::from_std(socket)?, router).await
@@ -86,5 +90,16 @@ async fn metrics(Extract(state): Extract<State>) -> impl IntoResponse {
             [(CONTENT_TYPE, "text/plain")],
             error.to_string(),
         ),
+    }
+}
+
+async fn key_set(Extract(state): Extract<State>) -> Response {
+    let fields = [
+        (CONTENT_TYPE, KEY_SET_TYPE),
+        (CACHE_CONTROL, KEY_SET_CACHING),
+    ];
+    match &*state.asserter.load() {
+        Some(asserter) => (fields, asserter.key_set()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -102,7 +102,7 @@ impl GrpcQuestion {
         };
         match decision {
             Ok(decision) if decision.authenticated => {
-                let mut grant = Grant::default();
+                let mut grant = Grant::confirmed();
                 grant.identify(&decision.id, id_header);
                 Ok(Some(grant))
             }

@@ -97,7 +97,7 @@ impl HttpQuestion {
                 Some(_) | None => return Err(Silence::Field(name.clone())),
             }
         }
-        let mut grant = Grant::default();
+        let mut grant = Grant::confirmed();
         for name in &self.forward {
             let values = answer.headers.get_all(name).iter();
             grant

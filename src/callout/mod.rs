@@ -103,13 +103,23 @@ pub struct Memory {
     pub refused_ttl: Duration,
 }
 
-/// What the service says of a client that may pass: fields for the upstream.
-#[derive(Debug, Default)]
+/// What the service says of a client that may pass, or nothing, if clients may pass without its word.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     fields: Vec<(HeaderName, HeaderValue)>,
+    client_id: Option<String>,
+    is_confirmed: bool,
 }
 
 impl Grant {
+    /// A yes, with nothing to tell yet.
+    fn confirmed() -> Self {
+        Self {
+            is_confirmed: true,
+            ..Self::default()
+        }
+    }
+
     /// Names the client, if that is a name which fits a field.
     fn identify(&mut self, id: &str, header: Option<&HeaderName>) {
         if let Some(header) = header
@@ -117,6 +127,7 @@ impl Grant {
             && !id.is_empty()
         {
             self.fields.push((header.clone(), value));
+            self.client_id = Some(id.to_owned());
         }
     }
 
@@ -124,6 +135,18 @@ impl Grant {
     #[must_use]
     pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
         &self.fields
+    }
+
+    /// Whether the service has said yes, rather than nothing.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
+
+    /// The client, as the service names it.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::admin;
+use super::assertions::{are_used, assertions, refuse_assertions_of_nothing};
 use super::bindings::{Bindings, Use};
 use super::bounds::bounds;
 use super::callouts::Callouts;
@@ -110,6 +111,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
     let token_places = token_places(&section);
+    let assertions = assertions(root.section("assertions"), base);
     let tokens = tokens(section, root, base);
     let admin = admin(root.section("admin"), tokens.revocations.is_some());
     let upstreams = upstreams(root, base);
@@ -125,6 +127,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     callouts.refuse_unused(root, &routes, &listeners);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     refuse_certificates_that_nobody_shows(root, &routes, mode);
+    refuse_assertions_of_nothing(root, &routes, mode);
     Settings {
         mode,
         workers: if workers == 0 {
@@ -143,6 +146,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         tokens,
         token_places,
         callouts: callouts.into_all(),
+        assertions: are_used(&assertions, &routes).then_some(assertions),
         bindings: bindings.into_all().into(),
         listeners,
         upstreams,

@@ -68,7 +68,7 @@ pub(super) fn upstream_field(name: &str) -> Result<HeaderName, String> {
     })
 }
 
-fn claim_path(raw: Raw) -> Result<ClaimPath, String> {
+pub(super) fn claim_path(raw: Raw) -> Result<ClaimPath, String> {
     let path = text(raw)?;
     ClaimPath::parse(&path)
         .ok_or_else(|| format!("\"{path}\" is neither names between dots nor a JSON Pointer"))

@@ -22,7 +22,7 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 10] = [
+const OF_UPSTREAMS: [&str; 11] = [
     "protocol",
     "strip_prefix",
     "rewrite",
@@ -33,7 +33,11 @@ const OF_UPSTREAMS: [&str; 10] = [
     "keep_query_credential",
     "forward_claims",
     "forward_certificate",
+    "forward_assertion",
 ];
+
+/// What can be published: the keys of assertions.
+const PUBLICATIONS: &[(&str, ())] = &[("jwks", ())];
 
 /// Where a route for the paths `matched` leads: it must say so in one way.
 pub(super) fn destination(
@@ -44,13 +48,15 @@ pub(super) fn destination(
     let upstream = section.read_optional("upstream", |raw| known_upstream(&text(raw)?, upstreams));
     let redirect = redirect(section, matched);
     let answer = answer(section);
-    let said: Vec<&str> = ["upstream", "redirect", "answer"]
+    let published = section.read_optional("publish", one_of(PUBLICATIONS));
+    let said: Vec<&str> = ["upstream", "redirect", "answer", "publish"]
         .into_iter()
         .filter(|name| section.has(name))
         .collect();
     match said[..] {
         [] => {
-            let message = "is missing, as are redirect and answer: a route has one of them";
+            let message =
+                "is missing, as are redirect, answer and publish: a route has one of them";
             section.problem("upstream", message);
         }
         [_] => {}
@@ -63,7 +69,9 @@ pub(super) fn destination(
     }
     let upstream = upstream.map(Destination::Upstream);
     let redirect = redirect.map(Destination::Redirect);
-    upstream.or(redirect).or(answer.map(Destination::Answer))
+    let answer = answer.map(Destination::Answer);
+    let published = published.map(|()| Destination::KeySet);
+    upstream.or(redirect).or(answer).or(published)
 }
 
 /// Where clients are sent that ask for one of the paths `matched`, and how.

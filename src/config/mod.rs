@@ -5,6 +5,7 @@
 //! there are. No other room reads a file or a variable of the configuration.
 
 mod admin;
+mod assertions;
 mod balancing;
 mod bindings;
 mod bounds;
@@ -32,7 +33,7 @@ use crate::admin::Settings as AdminSettings;
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
-use crate::route::{Redirect, Requirement, Route};
+use crate::route::{ListenerDemand, Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{callout, mqtt, tls, token, upstream};
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub token_places: TokenPlaces,
     /// Who else may be asked about clients, in the order that routes and listeners refer to.
     pub callouts: Vec<callout::Settings>,
+    /// How assertions are made; `None` if nobody gets any.
+    pub assertions: Option<crate::assertion::Settings>,
     /// How clients may be bound to their certificates, in the order that routes and listeners refer
     /// to; the standard one first.
     pub bindings: Arc<[Binding]>,
@@ -97,6 +100,19 @@ pub struct ListenerSettings {
     pub binding: usize,
     /// Who else is asked about it, an index into the call-outs; nobody if absent.
     pub callout: Option<usize>,
+}
+
+impl ListenerSettings {
+    /// What it demands of its clients, if it has no routes.
+    #[must_use]
+    pub fn demand(&self) -> ListenerDemand {
+        ListenerDemand {
+            listener: self.name.clone(),
+            requirement: self.requirement,
+            binding: self.binding,
+            callout: self.callout,
+        }
+    }
 }
 
 /// What is spoken on a listener.

@@ -8,7 +8,7 @@ use super::conditions::{Places, conditions, path};
 use super::destinations::{destination, rewrite};
 use super::document::Section;
 use super::value::{Raw, boolean, duration, list, one_of, size};
-use super::{ListenerSettings, Service, claims};
+use super::{ListenerSettings, Service, assertions, claims};
 use crate::route::{
     CertificateDialect, Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route,
     WebOrigin,
@@ -108,6 +108,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         claims: vec![],
         forward_claims: vec![],
         forward_certificate: vec![],
+        forward_assertion: None,
         destination: Destination::Redirect(redirect),
         origins: vec![],
         max_body: 0,
@@ -128,7 +129,9 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
     };
     // What the gateway says itself, it says to anybody, unless told otherwise.
     let usual = match destination {
-        Some(Destination::Redirect(_) | Destination::Answer(_)) => Requirement::None,
+        Some(Destination::Redirect(_) | Destination::Answer(_) | Destination::KeySet) => {
+            Requirement::None
+        }
         Some(Destination::Upstream(_)) | None => Requirement::Client,
     };
     let requirement = section.read("credential", usual, one_of(REQUIREMENTS));
@@ -148,6 +151,7 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         forward_certificate: section.read("forward_certificate", vec![], dialects),
+        forward_assertion: assertions::forwarded(section, destination.as_ref(), doors.upstreams),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
@@ -210,6 +214,7 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
         let message = "must be empty where protocol = \"mqtt\", which has no fields";
         section.problem("forward_certificate", message);
     }
+    assertions::refuse_contradictions(section, route);
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";
         section.problem("keep_query_credential", message);

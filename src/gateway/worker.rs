@@ -252,9 +252,7 @@ impl Worker {
     ) -> mqtt::Edge {
         mqtt::Edge {
             gate: live.gate.clone(),
-            requirement: settings.requirement,
-            binding: settings.binding,
-            callout: settings.callout,
+            demand: settings.demand(),
             settings: live.settings.mqtt.clone(),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),
@@ -299,7 +297,8 @@ impl Speaker {
                 if let Some(upstream) = edge.upstreams.get(upstream) {
                     let entrance = mqtt::Entrance {
                         servers: upstream.servers(),
-                        demand: edge.mqtt.demand(),
+                        entry: edge.mqtt.demand.entry(),
+                        demand: edge.mqtt.demand.demand(),
                         presented: Presented::nothing(),
                     };
                     Box::pin(mqtt::serve(

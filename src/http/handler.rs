@@ -18,6 +18,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use super::assertion::Client;
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::forward::{forward, open, rewrite_target};
@@ -153,7 +154,8 @@ async fn decide(
         admit(session, &route, &presented, asked).await?;
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
-        let answer = answer_here(&route, &Target { query, ..target }, opening?);
+        let target = Target { query, ..target };
+        let answer = answer_here(session, &route, &target, opening?);
         return answer.map(Passage::Answered);
     }
     if route.protocol == route::Protocol::Mqtt {
@@ -456,11 +458,12 @@ async fn admit_to_present(
 
 /// The answer of a route without an upstream.
 fn answer_here(
+    session: &Session,
     route: &Arc<Route>,
     target: &Target<'_>,
     opening: Option<Opening>,
 ) -> Result<Answer, Failure> {
-    let response = own_answer::of(route, target)?;
+    let response = own_answer::of(&session.edge.rules, route, target)?;
     if opening.is_some_and(|opening| opening.is_mistaken_for_success(response.status())) {
         return Err(Failure::NoRoute);
     }
@@ -498,6 +501,16 @@ fn prepare(
             .fields
             .set_certificate(fields, dialects, &session.connection, now);
     }
+    if let Some(asserter) = &session.edge.rules.asserter {
+        let client = Client {
+            admission,
+            connection: &session.connection,
+            now: session.edge.clock.now(),
+        };
+        session
+            .fields
+            .set_assertion(fields, asserter, route, &client);
+    }
 }
 
 /// Opens a WebSocket at the upstream and, if it agrees, lets both sides talk (RFC 6455 §4).
@@ -523,7 +536,8 @@ async fn open_websocket(
     }
     let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
-    let run = tunnel.run(client, upstream, busy, admission.into_user());
+    let standing = admission.into_standing(route.demand());
+    let run = tunnel.run(client, upstream, busy, standing);
     session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
     opening.pass_on(&mut answer.head);

@@ -13,12 +13,13 @@ use hyper::header::{
 
 use serde_json::Value;
 
+use super::assertion::{Assertions, Client};
 use super::certificate::CertificateFields;
 use super::target::Host;
 use crate::access::{Admission, ClientCredential, Connection};
-use crate::callout::Grant;
+use crate::assertion::Asserter;
 use crate::credential::{Presented, Source};
-use crate::route::{CertificateDialect, ForwardedClaim};
+use crate::route::{CertificateDialect, ForwardedClaim, Route};
 use crate::secret::Secret;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -239,7 +240,8 @@ pub(super) fn set_claims(
 /// Sets what the call-out has said of the client. `claim_fields` of the rules name these fields, so
 /// that none of them is the client's own, even where the service leaves one out.
 pub(super) fn set_granted(headers: &mut HeaderMap, admission: &Admission) {
-    for (name, value) in admission.grant().into_iter().flat_map(Grant::fields) {
+    let granted = admission.grant().into_iter();
+    for (name, value) in granted.flat_map(|grant| grant.fields()) {
         headers.append(name, value.clone());
     }
 }
@@ -301,6 +303,7 @@ pub(crate) struct ConnectionFields {
     port: HeaderValue,
     certificate: Option<HeaderValue>,
     described: CertificateFields,
+    assertions: Assertions,
 }
 
 impl ConnectionFields {
@@ -327,6 +330,7 @@ impl ConnectionFields {
             port: port.into(),
             certificate,
             described: CertificateFields::default(),
+            assertions: Assertions::default(),
         }
     }
 
@@ -374,6 +378,22 @@ impl ConnectionFields {
             .filter(|device| !device.has_expired(now));
         self.described
             .set(headers, dialects, device.map(|device| &**device));
+    }
+
+    /// Sets what the gateway asserts of the client, where the route's upstream is told.
+    pub(super) fn set_assertion(
+        &self,
+        headers: &mut HeaderMap,
+        asserter: &Asserter,
+        route: &Route,
+        client: &Client<'_>,
+    ) {
+        let Some(forwarded) = &route.forward_assertion else {
+            return;
+        };
+        if let Some(value) = self.assertions.of(asserter, route, forwarded, client) {
+            headers.insert(forwarded.field.clone(), value);
+        }
     }
 
     fn credential(&self, admission: &Admission) -> Option<HeaderValue> {

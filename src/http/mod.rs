@@ -3,6 +3,7 @@
 //! Read [`handler`] for the way of one request. This file holds what a connection carries for its
 //! requests and the loop that keeps its deadlines.
 
+mod assertion;
 mod body;
 mod certificate;
 mod exchange;
@@ -39,6 +40,7 @@ use watch::{Progress, Verdict, Watch, Watched};
 pub use head_scan::HeadScan;
 
 use crate::access::{Connection, Gate};
+use crate::assertion::Asserter;
 use crate::clock::Clock;
 use crate::listener::{Announcement, Permit, Remote};
 use crate::mqtt;
@@ -90,9 +92,11 @@ pub struct Rules {
     pub gate: Gate,
     /// Where to.
     pub routes: RouteTable,
+    /// Who signs what upstreams are told; `None` if none is told so.
+    pub asserter: Option<Arc<Asserter>>,
     /// Where tokens may stand when a WebSocket is opened.
     pub token_places: TokenPlaces,
-    /// The fields that carry claims upstream; none of them is a client's.
+    /// The fields in which upstreams are told of clients; none of them is a client's.
     pub claim_fields: Vec<HeaderName>,
     /// Bounds.
     pub limits: Limits,

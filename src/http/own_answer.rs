@@ -1,13 +1,14 @@
-//! The answers of routes without an upstream: redirects and fixed answers (RFC 9110 §15.4). Who may
-//! have them has been decided before.
+//! The answers of routes without an upstream: redirects (RFC 9110 §15.4), fixed answers, and the keys of
+//! assertions. Who may have them has been decided before.
 
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Response, Uri};
 
-use super::Session;
 use super::refusal::Failure;
 use super::target::TargetError;
+use super::{Rules, Session};
+use crate::assertion::{Asserter, KEY_SET_CACHING, KEY_SET_TYPE};
 use crate::credential::{ForwardedQuery, Presented, split_credentials};
 use crate::route::{Destination, FixedAnswer, PathError, Redirect, Requirement, Route, Target};
 
@@ -23,11 +24,16 @@ pub(super) fn query(session: &Session, uri: &Uri) -> Option<String> {
 }
 
 /// What `route` answers itself to a request for `target`.
-pub(super) fn of(route: &Route, target: &Target<'_>) -> Result<Response<Bytes>, Failure> {
+pub(super) fn of(
+    rules: &Rules,
+    route: &Route,
+    target: &Target<'_>,
+) -> Result<Response<Bytes>, Failure> {
     let mut response = match &route.destination {
         Destination::Upstream(_) => return Err(Failure::NoRoute),
         Destination::Redirect(redirect) => redirection(redirect, target)?,
         Destination::Answer(answer) => fixed(answer),
+        Destination::KeySet => key_set(rules.asserter.as_deref().ok_or(Failure::NoRoute)?),
     };
     if route.requirement != Requirement::None || route.callout.is_some() {
         // A cache does not know who may have it: a certificate is no field.
@@ -44,6 +50,15 @@ fn redirection(redirect: &Redirect, target: &Target<'_>) -> Result<Response<Byte
     *response.status_mut() = redirect.status;
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
+}
+
+/// RFC 7517 §8.5.2.
+fn key_set(asserter: &Asserter) -> Response<Bytes> {
+    let mut response = Response::new(asserter.key_set());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(KEY_SET_TYPE));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(KEY_SET_CACHING));
+    response
 }
 
 fn fixed(answer: &FixedAnswer) -> Response<Bytes> {

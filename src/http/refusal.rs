@@ -275,6 +275,7 @@ fn refused(refusal: &Refusal) -> Outcome {
         | Refusal::Conflict
         | Refusal::TokenConflict
         | Refusal::Callout(Objection::Forbidden)
+        | Refusal::OtherDemand
         | Refusal::Claims => Outcome {
             status: StatusCode::FORBIDDEN,
             code: "forbidden",
@@ -308,6 +309,7 @@ fn challenges(refusal: &Refusal) -> &'static [&'static str] {
         | Refusal::Unfillable(_)
         | Refusal::Conflict
         | Refusal::TokenConflict
+        | Refusal::OtherDemand
         | Refusal::Callout(Objection::Forbidden | Objection::Ambiguous) => &[],
     }
 }

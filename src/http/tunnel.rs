@@ -8,7 +8,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::Session;
-use crate::access::User;
+use crate::access::Standing;
 use crate::credential::Presented;
 use crate::listener::Announcement;
 use crate::mqtt;
@@ -37,7 +37,7 @@ impl Tunnel {
         client: OnUpgrade,
         upstream: OnUpgrade,
         busy: Busy,
-        user: Option<User>,
+        standing: Standing,
     ) {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(sides) => sides,
@@ -48,7 +48,7 @@ impl Tunnel {
         };
         let active = &self.session.edge.metrics.websockets_active;
         active.inc();
-        self.relay(client, upstream, user).await;
+        self.relay(client, upstream, &standing).await;
         active.dec();
         drop(busy);
     }
@@ -78,13 +78,14 @@ impl Tunnel {
         let lifecycle = lifecycle.clone();
         let entrance = mqtt::Entrance {
             servers: upstream.servers(),
+            entry: self.route.entry(),
             demand: self.route.demand(),
             presented,
         };
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }
 
-    async fn relay(&self, client: Upgraded, upstream: Upgraded, user: Option<User>) {
+    async fn relay(&self, client: Upgraded, upstream: Upgraded, standing: &Standing) {
         let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let (up, down) = (FrameScanner::new(), FrameScanner::new());
         let idle = Idle::Either(self.route.idle_timeout);
@@ -92,7 +93,7 @@ impl Tunnel {
         let mut lifecycle = self.session.lifecycle.clone();
         let now = self.session.edge.clock.now();
         let certificate_left = self.session.connection.time_left(now);
-        let token_left = user.as_ref().and_then(|user| user.time_left(now));
+        let token_left = standing.time_left(now);
         let expiry = token_left.map_or(certificate_left, |left| left.min(certificate_left));
         let expiry = tokio::time::sleep(expiry);
         tokio::pin!(expiry);
@@ -104,7 +105,7 @@ impl Tunnel {
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
                 heard = lifecycle.changed(), if !relay.is_closing() => {
-                    self.verdict(heard, user.as_ref()).await
+                    self.verdict(heard, standing).await
                 }
             };
             if let Some(code) = reason {
@@ -122,9 +123,9 @@ impl Tunnel {
         }
     }
 
-    /// What an announcement means for this client. No handshake visits a tunnel again, so whether
-    /// its certificate and its token would still be accepted is asked here.
-    async fn verdict(&self, heard: Announcement, user: Option<&User>) -> Option<CloseCode> {
+    /// What an announcement means for this client. No handshake visits a tunnel again, and no request
+    /// its route, so whether it would still be let in is asked here.
+    async fn verdict(&self, heard: Announcement, standing: &Standing) -> Option<CloseCode> {
         match heard {
             Announcement::Draining => return Some(CloseCode::GoingAway),
             Announcement::Superseded => return Some(CloseCode::PolicyViolation),
@@ -132,9 +133,7 @@ impl Tunnel {
         }
         let edge = &self.session.edge;
         let now = edge.clock.now();
-        if let Some(user) = user
-            && let Err(error) = edge.rules.gate.check_revocation(user, now)
-        {
+        if let Err(error) = edge.rules.gate.check_revocation(standing, now) {
             edge.metrics.refused(error.code());
             tracing::warn!(%error, connection = %self.session.connection.id(), "closing a WebSocket");
             return Some(CloseCode::PolicyViolation);
@@ -149,10 +148,12 @@ impl Tunnel {
             tracing::warn!(%error, "closing a WebSocket whose client is no longer trusted");
             return Some(CloseCode::PolicyViolation);
         }
-        if let Some(user) = user
-            && let Err(error) = edge.rules.gate.check_again(user, now).await
-        {
-            tracing::warn!(%error, "closing a WebSocket whose token is no longer accepted");
+        let again = edge
+            .rules
+            .gate
+            .check_again(standing, self.route.entry(), now);
+        if let Err(error) = again.await {
+            tracing::warn!(%error, "closing a WebSocket that would not be opened any more");
             return Some(CloseCode::PolicyViolation);
         }
         None

@@ -21,7 +21,7 @@ pub use session::{Entrance, serve};
 
 use crate::access::Gate;
 use crate::clock::Clock;
-use crate::route::{Demand, Requirement};
+use crate::route::ListenerDemand;
 use crate::socket::Socket;
 use crate::telemetry::Metrics;
 use crate::tls::Terminator;
@@ -32,12 +32,8 @@ use crate::websocket::ByteStream;
 pub struct Edge {
     /// Who may pass.
     pub gate: Gate,
-    /// What a client of a listener for MQTT alone must be.
-    pub requirement: Requirement,
-    /// How what such a client presents is bound to its certificate, as in [`Demand`].
-    pub binding: usize,
-    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
-    pub callout: Option<usize>,
+    /// What is demanded of a client of a listener for MQTT alone.
+    pub demand: ListenerDemand,
     /// How CONNECT is treated.
     pub settings: Settings,
     /// How long a drain may take: sessions end spread over it.
@@ -48,19 +44,6 @@ pub struct Edge {
     pub clock: Arc<dyn Clock>,
     /// All counters.
     pub metrics: Arc<Metrics>,
-}
-
-impl Edge {
-    /// What is demanded of a client of a listener for MQTT alone.
-    #[must_use]
-    pub fn demand(&self) -> Demand<'_> {
-        Demand {
-            requirement: self.requirement,
-            claims: &[],
-            binding: self.binding,
-            callout: self.callout,
-        }
-    }
 }
 
 /// How CONNECT, and what follows it, is treated.

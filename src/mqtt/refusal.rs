@@ -192,6 +192,7 @@ fn refused(refusal: &Refusal) -> (ConnackReason, ReturnCode) {
         | Refusal::Conflict
         | Refusal::TokenConflict
         | Refusal::Callout(Objection::Forbidden | Objection::Ambiguous)
+        | Refusal::OtherDemand
         | Refusal::Claims => (ConnackReason::NotAuthorized, ReturnCode::NotAuthorized),
     }
 }

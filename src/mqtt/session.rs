@@ -13,11 +13,11 @@ use super::codec::{
 use super::frames::Packets;
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, let_go};
-use crate::access::{Admission, ClientCredential, Connection, Refusal, User};
+use crate::access::{Admission, ClientCredential, Connection, Refusal, Standing};
 use crate::credential::{Place, Presented};
 use crate::listener::{Announcement, Remote};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
-use crate::route::Demand;
+use crate::route::{Demand, Entry};
 use crate::secret::Secret;
 use crate::upstream::Servers;
 
@@ -26,6 +26,8 @@ use crate::upstream::Servers;
 pub struct Entrance<'a> {
     /// The brokers.
     pub servers: &'a Servers,
+    /// Where the client has come in.
+    pub entry: Entry<'a>,
     /// What a client must be.
     pub demand: Demand<'a>,
     /// What it has presented already, by opening a WebSocket.
@@ -42,6 +44,7 @@ pub async fn serve<C: Transport>(
 ) {
     let Entrance {
         servers,
+        entry,
         demand,
         presented,
     } = entrance;
@@ -49,6 +52,7 @@ pub async fn serve<C: Transport>(
         connection,
         edge,
         servers,
+        entry,
         demand,
     };
     if let Err(refused) = session.run(client, presented, lifecycle).await {
@@ -60,6 +64,7 @@ struct Session<'a> {
     connection: &'a Connection,
     edge: &'a Edge,
     servers: &'a Servers,
+    entry: Entry<'a>,
     demand: Demand<'a>,
 }
 
@@ -77,8 +82,8 @@ struct Opened {
     keep_alive: u16,
     auth: bool,
     maximum_packet_size: Option<u32>,
-    /// Who was admitted by a token.
-    user: Option<User>,
+    /// What the client was admitted by.
+    standing: Standing,
 }
 
 impl Session<'_> {
@@ -211,7 +216,7 @@ impl Session<'_> {
             keep_alive: connect.keep_alive(),
             auth,
             maximum_packet_size: connect.maximum_packet_size(),
-            user: admission.into_user(),
+            standing: admission.into_standing(self.demand),
         })
     }
 
@@ -270,7 +275,7 @@ impl Session<'_> {
             keep_alive,
             auth,
             maximum_packet_size,
-            user,
+            standing,
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);
@@ -279,7 +284,7 @@ impl Session<'_> {
         relay.begin_with(rest);
         let now = self.edge.clock.now();
         let certificate_left = self.connection.time_left(now);
-        let token_left = user.as_ref().and_then(|user| user.time_left(now));
+        let token_left = standing.time_left(now);
         let (left, at_expiry) = match token_left {
             Some(left) if left < certificate_left => (left, Ended::Overdue),
             Some(_) | None => (certificate_left, Ended::Expired),
@@ -296,7 +301,7 @@ impl Session<'_> {
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
                     // Boxed: it takes more room than all that a quiet session needs.
-                    match Box::pin(self.verdict(heard, user.as_ref())).await {
+                    match Box::pin(self.verdict(heard, Some(&standing))).await {
                         Some(Ended::Draining) => {
                             drain_at = Some(tokio::time::Instant::now() + self.share_of_drain());
                             None
@@ -314,17 +319,18 @@ impl Session<'_> {
         }
     }
 
-    /// What an announcement means for this client. No handshake visits a session again, so whether
-    /// its certificate and its token would still be accepted is asked here.
-    async fn verdict(&self, heard: Announcement, user: Option<&User>) -> Option<Ended> {
+    /// What an announcement means for this client. No handshake visits a session again, and no gate,
+    /// so whether it would still be let in is asked here. One that has not come to the gate has no
+    /// standing yet.
+    async fn verdict(&self, heard: Announcement, standing: Option<&Standing>) -> Option<Ended> {
         match heard {
             Announcement::Draining => return Some(Ended::Draining),
             Announcement::Superseded => return Some(Ended::Untrusted),
             Announcement::Reloaded | Announcement::Revoked => {}
         }
         let now = self.edge.clock.now();
-        if let Some(user) = user
-            && let Err(error) = self.edge.gate.check_revocation(user, now)
+        if let Some(standing) = standing
+            && let Err(error) = self.edge.gate.check_revocation(standing, now)
         {
             self.edge.metrics.refused(error.code());
             tracing::warn!(%error, connection = %self.connection.id(), "closing an MQTT session");
@@ -339,10 +345,15 @@ impl Session<'_> {
             tracing::warn!(%error, "closing an MQTT session whose client is no longer trusted");
             return Some(Ended::Untrusted);
         }
-        if let Some(user) = user
-            && let Err(error) = self.edge.gate.check_again(user, now).await
-        {
-            tracing::warn!(%error, "closing an MQTT session whose token is no longer accepted");
+        let outcome = match standing {
+            Some(standing) => {
+                let again = self.edge.gate.check_again(standing, self.entry, now);
+                again.await
+            }
+            None => self.edge.gate.check_unchanged(self.entry, self.demand),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "closing an MQTT session that would not be opened any more");
             return Some(Ended::Untrusted);
         }
         None

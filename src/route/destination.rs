@@ -18,6 +18,8 @@ pub enum Destination {
     Redirect(Redirect),
     /// Nowhere else.
     Answer(FixedAnswer),
+    /// To the keys by which the gateway's own assertions are verified.
+    KeySet,
 }
 
 /// An answer that sends clients elsewhere (RFC 9110 §15.4).

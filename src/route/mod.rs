@@ -4,8 +4,10 @@
 //! says more, segment by segment from the left; then the most conditions. Paths are compared after
 //! [`normalise`], and the upstream gets that same form.
 
+mod assertion;
 mod claims;
 mod condition;
+mod demand;
 mod destination;
 mod dialect;
 mod path;
@@ -19,8 +21,10 @@ mod web_origin;
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub use assertion::{AssertedClaim, ForwardedAssertion};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
+pub use demand::{Demand, Demands, Entry, ListenerDemand};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
 pub use path::{PathError, normalise};
@@ -57,19 +61,6 @@ impl Requirement {
             Self::Client | Self::None => false,
         }
     }
-}
-
-/// What a client must be, and what its token must say if it is known by one.
-#[derive(Debug, Clone, Copy)]
-pub struct Demand<'a> {
-    /// What the client must be.
-    pub requirement: Requirement,
-    /// What its token must say, all of it.
-    pub claims: &'a [ClaimRule],
-    /// How what it presents is bound to its certificate, an index into the list of bindings.
-    pub binding: usize,
-    /// Who else is asked about it, an index into the list of call-outs; nobody if absent.
-    pub callout: Option<usize>,
 }
 
 /// What stands behind a route.
@@ -115,6 +106,8 @@ pub struct Route {
     pub forward_claims: Vec<ForwardedClaim>,
     /// In which words upstream is told of the client's certificate.
     pub forward_certificate: Vec<CertificateDialect>,
+    /// The signed token by which upstream is told who the client is.
+    pub forward_assertion: Option<ForwardedAssertion>,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.
@@ -130,6 +123,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// Where its clients come in.
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry::Route(&self.name)
+    }
+
     /// What it demands.
     #[must_use]
     pub fn demand(&self) -> Demand<'_> {
@@ -146,7 +145,7 @@ impl Route {
     pub fn upstream(&self) -> Option<usize> {
         match self.destination {
             Destination::Upstream(index) => Some(index),
-            Destination::Redirect(_) | Destination::Answer(_) => None,
+            Destination::Redirect(_) | Destination::Answer(_) | Destination::KeySet => None,
         }
     }
 

@@ -146,6 +146,7 @@ mod tests {
             claims: vec![],
             forward_claims: vec![],
             forward_certificate: vec![],
+            forward_assertion: None,
             destination: Destination::Upstream(0),
             origins: vec![],
             max_body: 0,

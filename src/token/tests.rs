@@ -12,6 +12,8 @@ use crate::clock::SystemClock;
 use crate::token::key::Key;
 use crate::token::provider::KeyStore;
 
+mod signatures;
+
 const NOW: u64 = 1_739_290_600;
 const ISSUER: &str = "supermq.auth";
 const SECRET: &str = "a secret of the tests, which nobody else has";
@@ -247,10 +249,69 @@ async fn what_is_no_compact_jws_is_refused() {
         (&format!("{good}="), Flaw::Encoding(Part::Signature)),
         (&good.replacen('.', "=.", 1), Flaw::Encoding(Part::Header)),
         (&format!(" {good}"), Flaw::Encoding(Part::Header)),
+        (&format!("{good}\n"), Flaw::Encoding(Part::Signature)),
+        (
+            &good.replacen('.', "\r\n.", 1),
+            Flaw::Encoding(Part::Header),
+        ),
+        (&good.replacen('.', ".\t", 1), Flaw::Encoding(Part::Payload)),
+        (&good.replacen('.', "%2E", 1), Flaw::NotCompact),
+        (&format!("{good}."), Flaw::NotCompact),
+        (
+            &good.replacen("eyJ", "eyJ+", 1),
+            Flaw::Encoding(Part::Header),
+        ),
+        (
+            &good.replacen("eyJ", "/yJ", 1),
+            Flaw::Encoding(Part::Header),
+        ),
+        (&json_form(&good), Flaw::NotCompact),
         (&"a".repeat(2049), Flaw::TooLarge),
     ] {
         assert_eq!(flaw(token).await, expected, "{token}");
     }
+}
+
+/// The flattened JSON serialisation (RFC 7515 §7.2.2).
+fn json_form(token: &str) -> String {
+    let parts: Vec<&str> = token.split('.').collect();
+    json!({"protected": parts[0], "payload": parts[1], "signature": parts[2]}).to_string()
+}
+
+/// RFC 4648 §3.5: bits that say nothing must be zero, or one token has many texts, of which a list of
+/// revoked ones knows but one.
+#[tokio::test]
+async fn each_part_has_one_encoding() {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let verifier = verifier(rules());
+    let mut met = 0;
+    for blanks in 0..3 {
+        let header = format!("{}{}", &HEADER[..HEADER.len() - 1], " ".repeat(blanks)) + "}";
+        let claims = good_claims().to_string() + &" ".repeat(blanks);
+        let good = hs512(&header, &claims);
+        assert!(verify(&verifier, &good).await.is_ok());
+        let parts: Vec<&str> = good.split('.').collect();
+        for (at, part) in parts.iter().enumerate() {
+            let unused = match part.len() % 4 {
+                2 => 4,
+                3 => 2,
+                _ => continue,
+            };
+            let last = *part.as_bytes().last().unwrap();
+            let value = DIGITS.iter().position(|digit| *digit == last).unwrap();
+            for bits in 1..1 << unused {
+                let other = char::from(DIGITS[value | bits]);
+                let mut changed: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                changed[at].pop();
+                changed[at].push(other);
+                let changed = changed.join(".");
+                let flaw = verify(&verifier, &changed).await.unwrap_err();
+                assert!(matches!(flaw, Flaw::Encoding(_)), "{changed} {flaw:?}");
+                met += 1;
+            }
+        }
+    }
+    assert!(met > 30, "{met}");
 }
 
 #[tokio::test]
@@ -264,6 +325,16 @@ async fn a_header_that_would_choose_its_own_rules_is_refused() {
         (r#"{"typ":"JWT"}"#, Flaw::NoAlgorithm),
         (r#"{"alg":"hs512"}"#, Flaw::UnknownAlgorithm),
         (r#"{"alg":"ES256K"}"#, Flaw::UnknownAlgorithm),
+        (r#"{"alg":"Hs512"}"#, Flaw::UnknownAlgorithm),
+        (r#"{"alg":" HS512"}"#, Flaw::UnknownAlgorithm),
+        (r#"{"alg":"HS512\u0000"}"#, Flaw::UnknownAlgorithm),
+        (r#"{"alg":""}"#, Flaw::UnknownAlgorithm),
+        (r#"{"Alg":"HS512"}"#, Flaw::NoAlgorithm),
+        (r#"{"alg":"dir","enc":"A256GCM"}"#, Flaw::Encrypted),
+        (
+            r#"{"alg":"PBES2-HS512+A256KW","p2c":2147483647}"#,
+            Flaw::UnknownAlgorithm,
+        ),
         (r#"{"alg":"HS256"}"#, Flaw::WrongAlgorithm),
         (r#"{"alg":"RS256"}"#, Flaw::WrongAlgorithm),
         (
@@ -315,6 +386,12 @@ async fn a_header_that_would_choose_its_own_rules_is_refused() {
     for header in [
         r#"{"alg":"HS512"}"#,
         r#"{"alg":"HS512","typ":"at+JWT","kid":"any"}"#,
+        // Blanks of JSON, and what is said of the key without being looked at.
+        "{ \"alg\" :\n\t\"HS512\" }",
+        r#"{"alg":"HS512","kid":"https://evil.example/key"}"#,
+        r#"{"alg":"HS512","x5c":["MIIB"],"x5t":"x","x5t#S256":"x"}"#,
+        // Without `crit` it says nothing (RFC 7797 §6), and the payload is read as it is.
+        r#"{"alg":"HS512","b64":false}"#,
     ] {
         assert!(verify(&verifier, &headed(header)).await.is_ok(), "{header}");
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 /// Made by [`super::Verifier`] alone.
+#[derive(PartialEq, Eq)]
 pub struct VerifiedToken {
     pub(super) provider: Arc<str>,
     pub(super) subject: Option<String>,

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no other crate to reach")]
 
 mod api_keys;
+mod assertions;
 mod atom;
 mod bindings;
 mod callout_grpc;
@@ -36,6 +37,7 @@ mod routing;
 mod secrecy;
 mod server_names;
 mod specification;
+mod standing;
 mod streaming;
 mod token_claims;
 mod token_keys;

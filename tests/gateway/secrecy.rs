@@ -273,7 +273,7 @@ fn parts(token: &str) -> Vec<String> {
 #[tokio::test]
 async fn no_token_and_no_claim_is_told_where_users_are_demanded() {
     let routes = "[routes.user]\npath = \"/user/\"\nupstream = \"origin\"\ncredential = \"user\"\n\
-                  [tokens]\nwebsocket_query = \"access_token\"\n\
+                  forward_assertion = \"x-assertion\"\n[tokens]\nwebsocket_query = \"access_token\"\n\
                   websocket_subprotocol = \"bearer.\"\n";
     let site = talkative_site_with("auth = \"key\"", &format!("{routes}{PLATFORM}")).await;
     let gateway = site.run(&[]).await;
@@ -317,6 +317,8 @@ async fn no_token_and_no_claim_is_told_where_users_are_demanded() {
     for text in &texts {
         assert_secret_free("an answer or a log", text);
         assert!(!text.contains(KEY) && !text.contains(&KEY[..20]));
+        // What every token begins with, the gateway's own assertions among them.
+        assert!(!text.contains("eyJ"), "{text}");
         for part in [parts(&good), parts(&forged)].concat() {
             assert!(!text.contains(&part), "{part} in {text}");
         }

@@ -11,6 +11,7 @@ use portcullis::telemetry::TokenMetrics;
 use portcullis::token::{Flaw, Verifier};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::harness::issuer::{Issuer, Reply, Signer, key_set};
 use crate::harness::lab::{Config, SECRET};
@@ -169,6 +170,7 @@ async fn an_issuer_that_fails_lets_nobody_in_and_is_asked_again() {
         Reply::Raw("garbage".into()),
         Reply::Raw(String::new()),
         Reply::Endless,
+        Reply::Slow,
         Reply::Silence,
     ] {
         let issuer = Issuer::start().await;
@@ -182,6 +184,62 @@ async fn an_issuer_that_fails_lets_nobody_in_and_is_asked_again() {
         issuer.publish(&[&signer]);
         becomes(&lab, &token, 200).await;
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_cannot_be_reached_lets_nobody_in() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let url = format!("http://{address}/keys");
+    let lab = lab(&provider(&url, "danger_allow_http = true")).await;
+    let token = Signer::new("a").sign(&claims(&lab.clock));
+    for _ in 0..3 {
+        assert_eq!(ask(&lab.anonymous(), &token).await, 503);
+    }
+    let answer = lab.anonymous().get("/public/m").await.unwrap();
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_silent_holds_up_nobody_else_however_many_wait() {
+    let issuer = Issuer::start().await;
+    issuer.set("/keys", Reply::Silence);
+    let tables = plain(&issuer).replace("\"50ms\"", "\"1h\"");
+    let lab = lab(&tables).await;
+    let signer = Signer::new("a");
+    let waiting: Vec<_> = (0..100)
+        .map(|n| {
+            let token = signer.sign_as(Some(&format!("k{n}")), &claims(&lab.clock));
+            let client = lab.anonymous();
+            tokio::spawn(async move { ask(&client, &token).await })
+        })
+        .collect();
+    issuer.is_asked("/keys", 1).await;
+    for _ in 0..10 {
+        let answer = lab.anonymous().get("/public/m").await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), 503);
+    }
+    assert_eq!(issuer.asked("/keys"), 1);
+}
+
+#[tokio::test]
+async fn another_key_under_the_same_id_takes_the_place_of_the_first() {
+    let (first, second) = (Signer::new("a"), Signer::new("a"));
+    let issuer = Issuer::start().await;
+    issuer.publish(&[&first]);
+    let lab = lab(&plain(&issuer)).await;
+    let claims = claims(&lab.clock);
+    let (of_first, of_second) = (first.sign(&claims), second.sign(&claims));
+    assert_eq!(ask(&lab.anonymous(), &of_first).await, 200);
+    assert_eq!(ask(&lab.anonymous(), &of_second).await, 401);
+    issuer.publish(&[&second]);
+    becomes(&lab, &of_second, 200).await;
+    // Remembered as it was.
+    assert_eq!(ask(&lab.anonymous(), &of_first).await, 401);
 }
 
 #[tokio::test]
@@ -340,6 +398,45 @@ async fn those_who_wait_for_a_key_wait_for_one_fetch() {
     }
     assert_eq!(issuer.asked("/keys"), 1);
     assert_eq!(metrics.hits.get() + metrics.misses.get(), 100);
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn rubbish_is_remembered_within_bounds_and_displaces_nothing_good() {
+    let signer = Signer::new("a");
+    let issuer = Issuer::start().await;
+    issuer.publish(&[&signer]);
+    let clock = ManualClock::stopped_now();
+    let tables = plain(&issuer).replace("\"50ms\"", "\"1h\"");
+    let bounds = "[tokens]\ncache_entries = 1\nrefused_entries = 10\n";
+    let (verifier, metrics) = verifier(&format!("{bounds}{tables}"), &clock);
+    let verifier = Arc::new(verifier);
+    let keeper = Arc::clone(&verifier);
+    let keeper = tokio::spawn(async move { keeper.keep().await });
+    let now = clock.now();
+    let good = Secret::new(signer.sign(&claims(&clock)));
+    assert!(verifier.verify(&good, now).await.is_ok());
+    // What was verified while the keys arrived is verified once more.
+    assert!(verifier.verify(&good, now).await.is_ok());
+    let genuine = signer.sign(&claims(&clock));
+    let (message, _) = genuine.rsplit_once('.').unwrap();
+    for n in 0..1000_u32 {
+        use base64::Engine as _;
+        let mut signature = [7; 64];
+        signature[..4].copy_from_slice(&n.to_be_bytes());
+        let signature = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(signature);
+        let token = Secret::new(format!("{message}.{signature}"));
+        let flaw = verifier.verify(&token, now).await.unwrap_err();
+        assert_eq!(flaw, Flaw::Signature);
+    }
+    // The caches tidy up in steps; far from all of it is kept.
+    assert!(metrics.evictions.get() > 500, "{}", metrics.evictions.get());
+    let (hits, misses) = (metrics.hits.get(), metrics.misses.get());
+    assert!(verifier.verify(&good, now).await.is_ok());
+    assert_eq!(
+        (metrics.hits.get(), metrics.misses.get()),
+        (hits + 1, misses)
+    );
     keeper.abort();
 }
 

@@ -108,6 +108,76 @@ async fn a_user_without_a_good_token_is_refused_with_a_challenge() {
 }
 
 #[tokio::test]
+async fn every_token_that_does_not_hold_looks_the_same_from_outside() {
+    let mut lab = Config::key().start().await;
+    lab.write("revoked.toml", "[[revoked]]\nsubject = \"left\"\n");
+    lab.write("keys.toml", "");
+    let tables = "[revocations]\nlist = \"revoked.toml\"\n[api_keys]\nlist = \"keys.toml\"\n";
+    lab.config = Config::key()
+        .tables(&format!("{tables}{PLATFORM}"))
+        .route("credential = \"user\"");
+    lab.reload().unwrap();
+    let changed = |name: &str, value: Value| {
+        let mut claims = claims(&lab);
+        claims[name] = value;
+        signed(KEY, &claims)
+    };
+    let now = lab.clock.now();
+    let elsewhere = json!({"x5t#S256": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    for protocol in EVERY_PROTOCOL {
+        let mut looks = Vec::new();
+        for token in [
+            "x".to_owned(),
+            signed(OTHER_KEY, &claims(&lab)),
+            changed("exp", json!(now - 60)),
+            changed("nbf", json!(now + 60)),
+            changed("iss", json!("somebody")),
+            changed("aud", json!("somebody")),
+            changed("type", json!(1)),
+            changed("user", json!("left")),
+            changed("cnf", elsewhere.clone()),
+            format!("pck_0011223344556677_{}", "00".repeat(32)),
+        ] {
+            let bearer = format!("Bearer {token}");
+            let answer = send(&lab.anonymous(), protocol, "", &[&bearer]).await;
+            let mut body = answer.json();
+            body["request_id"].take();
+            let mut headers = answer.headers;
+            for name in ["x-request-id", "date"] {
+                headers.remove(name);
+            }
+            looks.push((answer.status, format!("{headers:?}"), body.to_string()));
+        }
+        assert_eq!(looks[0].0, 401);
+        assert!(looks.iter().all(|one| *one == looks[0]), "{looks:#?}");
+        let bearer = format!("Bearer {}", good(&lab));
+        let answer = send(&lab.anonymous(), protocol, "", &[&bearer]).await;
+        assert_eq!(answer.status, success(protocol));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_asks_for_more_forgets_what_was_remembered() {
+    let mut lab = lab(Config::key(), "user").await;
+    let bearer = format!("Bearer {}", good(&lab));
+    for (lines, status) in [
+        ("", 200),
+        ("", 200),
+        ("audiences = [\"adapters\"]\n", 401),
+        ("", 200),
+        ("types = [\"7\"]\n", 401),
+        ("issuers = [\"somebody\"]\n", 401),
+    ] {
+        lab.config.tables = format!("{PLATFORM}{lines}");
+        lab.reload().unwrap();
+        for _ in 0..2 {
+            let answer = send(&lab.anonymous(), Protocol::Http1, "", &[&bearer]).await;
+            assert_eq!(answer.status, status, "{lines}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn two_credentials_of_a_user_must_be_one_token() {
     let lab = lab(Config::key(), "user").await;
     let bearer = format!("Bearer {}", good(&lab));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -96,6 +97,8 @@ pub enum Reply {
     Silence,
     /// A body without an end.
     Endless,
+    /// The same, a byte now and then.
+    Slow,
 }
 
 impl Reply {
@@ -221,6 +224,14 @@ impl Issuer {
                     .write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"keys\":[")
                     .await;
                 while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+            }
+            Reply::Slow => {
+                let head = b"HTTP/1.1 200 OK\r\n\r\n{\"keys\":[";
+                let _ = stream.write_all(head).await;
+                let mut now_and_then = tokio::time::interval(Duration::from_millis(20));
+                while stream.write_u8(b' ').await.is_ok() {
+                    now_and_then.tick().await;
+                }
             }
         }
     }

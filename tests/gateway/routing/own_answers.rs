@@ -217,7 +217,7 @@ async fn a_route_that_leads_nowhere_or_to_two_places_stops_the_start() {
     for (table, expected) in [
         (
             "",
-            "routes.x.upstream: is missing, as are redirect and answer",
+            "routes.x.upstream: is missing, as are redirect, answer and publish",
         ),
         (
             "redirect = \"/a\"\nupstream = \"origin\"",
