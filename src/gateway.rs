@@ -430,6 +430,7 @@ impl Live {
                     routes: RouteTable::for_listener(&settings.routes, name),
                     token_places: settings.token_places.clone(),
                     claim_fields: claim_fields(&settings),
+                    answer_fields: settings.answer_fields.clone(),
                     limits: settings.limits,
                 })
             })
@@ -481,8 +482,8 @@ fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     groups.find(|group| group.name() == name)
 }
 
-/// Every field that any route tells claims in, or any call-out's answers: no client may say them,
-/// whatever its route.
+/// Every field in which any route tells claims or something of a certificate, or any call-out's answers
+/// are told: no client may say them, whatever its route.
 fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     let forwarded = settings
         .routes
@@ -491,7 +492,11 @@ fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     let claims = forwarded.map(|claim| &claim.field);
     let callouts = settings.callouts.iter();
     let granted = callouts.flat_map(callout::Settings::upstream_fields);
-    claims.chain(granted).cloned().collect()
+    let rules = settings.routes.iter();
+    let rules = rules.flat_map(|route| route.request_fields.iter());
+    let proven = rules.filter(|rule| rule.certificate_fields().next().is_some());
+    let proven = proven.map(|rule| &rule.name);
+    claims.chain(granted).chain(proven).cloned().collect()
 }
 
 /// What the policies of every listener are made of, read from the files that the settings name.

@@ -13,6 +13,7 @@ use super::bounds::bounds;
 use super::callouts::Callouts;
 use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
+use super::field_rules::{self, Fields};
 use super::providers::{token_places, tokens};
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
@@ -121,8 +122,11 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         callouts: &callouts,
     };
     let listeners = listeners(root, &tls, &doors, mode);
-    let routes = routes(root, &listeners, &doors);
+    let fields = Fields::shared(root);
+    let routes = routes(root, &listeners, &doors, &fields);
     callouts.refuse_unused(root, &routes, &listeners);
+    let (callouts, bindings) = (callouts.into_all(), bindings.into_all());
+    field_rules::refuse_contradictions(root, &routes, &callouts, &bindings, mode);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     refuse_certificates_that_nobody_shows(root, &routes, mode);
     Settings {
@@ -142,10 +146,11 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         mqtt,
         tokens,
         token_places,
-        callouts: callouts.into_all(),
-        bindings: bindings.into_all().into(),
+        callouts,
+        bindings: bindings.into(),
         listeners,
         upstreams,
+        answer_fields: fields.answers,
         routes,
     }
 }

@@ -22,7 +22,7 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 10] = [
+const OF_UPSTREAMS: [&str; 11] = [
     "protocol",
     "strip_prefix",
     "rewrite",
@@ -33,6 +33,7 @@ const OF_UPSTREAMS: [&str; 10] = [
     "keep_query_credential",
     "forward_claims",
     "forward_certificate",
+    "request_headers",
 ];
 
 /// Where a route for the paths `matched` leads: it must say so in one way.

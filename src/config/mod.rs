@@ -14,6 +14,7 @@ mod claims;
 mod conditions;
 mod destinations;
 mod document;
+mod field_rules;
 mod health;
 mod providers;
 mod routes;
@@ -32,7 +33,7 @@ use crate::admin::Settings as AdminSettings;
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
-use crate::route::{Redirect, Requirement, Route};
+use crate::route::{FieldRules, Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
 use crate::{callout, mqtt, tls, token, upstream};
 
@@ -72,6 +73,8 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.
     pub upstreams: Vec<Arc<upstream::Settings>>,
+    /// What is changed in the fields of answers to requests that no route is for.
+    pub answer_fields: FieldRules,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
 }

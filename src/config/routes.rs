@@ -7,11 +7,12 @@ use super::check::{Doors, MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
 use super::destinations::{destination, rewrite};
 use super::document::Section;
+use super::field_rules::Fields;
 use super::value::{Raw, boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
 use crate::route::{
-    CertificateDialect, Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route,
-    WebOrigin,
+    CertificateDialect, Conditions, Destination, FieldRules, PathMatch, Protocol, Redirect,
+    Requirement, Route, Scope, WebOrigin,
 };
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
@@ -28,12 +29,13 @@ pub(super) fn routes(
     root: &Section<'_, '_>,
     listeners: &[ListenerSettings],
     doors: &Doors<'_>,
+    shared: &Fields,
 ) -> Vec<Arc<Route>> {
     let all = root.section("routes");
     let mut routes: Vec<Arc<Route>> = Vec::new();
     let mut places = Places::default();
     for (name, section) in all.named_sections() {
-        let Some(mut route) = route(&section, name, routes.len(), doors) else {
+        let Some(mut route) = route(&section, name, routes.len(), doors, shared) else {
             section.finish();
             continue;
         };
@@ -50,7 +52,7 @@ pub(super) fn routes(
         let Some(redirect) = &listener.redirect else {
             continue;
         };
-        let route = of_listener(routes.len(), &listener.name, redirect.clone());
+        let route = of_listener(routes.len(), &listener.name, redirect.clone(), shared);
         if !places.take(&route) {
             let message = "leaves nothing to a route for everything on this listener";
             let key = format!("{}.redirect", listener.name);
@@ -90,7 +92,7 @@ pub(super) fn everything() -> PathMatch {
 }
 
 /// The route of a listener that redirects, for whatever no other route of it is for.
-fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
+fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -> Route {
     Route {
         id,
         // No route that has a name of its own can have this one.
@@ -108,6 +110,8 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         claims: vec![],
         forward_claims: vec![],
         forward_certificate: vec![],
+        request_fields: FieldRules::default(),
+        answer_fields: shared.answers.clone(),
         destination: Destination::Redirect(redirect),
         origins: vec![],
         max_body: 0,
@@ -117,7 +121,13 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
     }
 }
 
-fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) -> Option<Route> {
+fn route(
+    section: &Section<'_, '_>,
+    name: String,
+    id: usize,
+    doors: &Doors<'_>,
+    shared: &Fields,
+) -> Option<Route> {
     let path = path(section);
     let matched = path.clone().unwrap_or_else(everything);
     let destination = destination(section, &matched, doors.upstreams);
@@ -132,6 +142,7 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         Some(Destination::Upstream(_)) | None => Requirement::Client,
     };
     let requirement = section.read("credential", usual, one_of(REQUIREMENTS));
+    let fields = Fields::of_route(section, Scope::Route(&matched), shared);
     let route = Route {
         id,
         name,
@@ -148,6 +159,8 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         claims: claims::rules(section),
         forward_claims: claims::forwarded(section),
         forward_certificate: section.read("forward_certificate", vec![], dialects),
+        request_fields: fields.requests,
+        answer_fields: fields.answers,
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
@@ -209,6 +222,10 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.protocol == Protocol::Mqtt && !route.forward_certificate.is_empty() {
         let message = "must be empty where protocol = \"mqtt\", which has no fields";
         section.problem("forward_certificate", message);
+    }
+    if route.protocol == Protocol::Mqtt && section.has("request_headers") {
+        let message = "has no meaning where protocol = \"mqtt\", which has no fields";
+        section.problem("request_headers", message);
     }
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";

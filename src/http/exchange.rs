@@ -6,11 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 
+use super::field_rules::{Author, change_answer, changes};
 use super::target::Host;
 use super::{Protocol, Session};
-use crate::route::Route;
+use crate::route::{FieldChange, Route, Target};
 use crate::telemetry::AccessRecord;
 
 /// Ends, and is logged, when it is dropped.
@@ -21,6 +22,8 @@ pub(crate) struct Exchange {
     started: Instant,
     method: Method,
     route: Option<Arc<Route>>,
+    /// What the route changes in the answer.
+    changes: Vec<FieldChange>,
     status: StatusCode,
     bytes_out: u64,
     reason: Option<&'static str>,
@@ -44,6 +47,7 @@ impl Exchange {
             started: Instant::now(),
             method: head.method.clone(),
             route: None,
+            changes: vec![],
             // What a client sees that is gone before it is answered.
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
@@ -65,6 +69,28 @@ impl Exchange {
     /// Notes the route that was found.
     pub(super) fn routed(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));
+    }
+
+    /// Notes what the route that was found for `target` changes in the answer, whatever that is.
+    pub(super) fn shapes(&mut self, route: &Route, target: &Target<'_>) {
+        if !route.answer_fields.is_empty() {
+            let (session, id) = (&self.session, &self.request_id);
+            let rules = &route.answer_fields;
+            self.changes = changes(rules, session, Some(target), &self.method, id);
+        }
+    }
+
+    /// The head of the answer as the client gets it.
+    pub(super) fn shape(&self, headers: &mut HeaderMap, author: Author) {
+        if !self.changes.is_empty() {
+            change_answer(headers, &self.changes, author);
+        }
+        let rules = &self.session.edge.rules.answer_fields;
+        if self.route.is_none() && !rules.is_empty() {
+            let (session, id) = (&self.session, &self.request_id);
+            let changes = changes(rules, session, None, &self.method, id);
+            change_answer(headers, &changes, author);
+        }
     }
 
     /// Notes the answer's status.

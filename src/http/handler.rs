@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
+use super::field_rules::{Author, change_request, changes};
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
 use super::own_answer;
@@ -135,18 +136,19 @@ async fn decide(
     check_policy(session, &host)?;
     let route = find_route(session, &head, &host, &path)?;
     exchange.routed(&route);
-    let opening = Opening::of(&head);
-    let is_opening = matches!(opening, Ok(Some(_)));
-    if is_opening {
-        check_origin(&route, &head.headers)?;
-    }
-    let (presented, query) = presented(session, &mut head, &route, is_opening);
     let target = Target {
         matched: &route.path,
         host: host.name(),
         path: &path,
         query: None,
     };
+    exchange.shapes(&route, &target);
+    let opening = Opening::of(&head);
+    let is_opening = matches!(opening, Ok(Some(_)));
+    if is_opening {
+        check_origin(&route, &head.headers)?;
+    }
+    let (presented, query) = presented(session, &mut head, &route, is_opening);
     let id = exchange.request_id();
     let asked = asked_about(session, &route, &mut head, &uri, &target, id);
     if route.upstream().is_none() {
@@ -174,6 +176,7 @@ async fn decide(
         &mut head,
         &admission,
         &host,
+        &target,
         exchange.request_id(),
     );
     rewrite_target(&mut head, &route, &target, &query).map_err(TargetError::from)?;
@@ -474,6 +477,7 @@ fn prepare(
     head: &mut Parts,
     admission: &Admission,
     host: &Host,
+    target: &Target<'_>,
     request_id: &HeaderValue,
 ) {
     let fields = &mut head.headers;
@@ -487,6 +491,13 @@ fn prepare(
     }
     if session.protocol == Protocol::Http2 {
         headers::join_cookies(fields);
+    }
+    if !route.request_fields.is_empty() {
+        let (rules, method) = (&route.request_fields, &head.method);
+        change_request(
+            fields,
+            changes(rules, session, Some(target), method, request_id),
+        );
     }
     session.fields.set(fields, admission, host, request_id);
     headers::set_granted(fields, admission);
@@ -562,6 +573,15 @@ enum Content {
     Upstreams(Incoming),
 }
 
+impl Content {
+    fn author(&self) -> Author {
+        match self {
+            Self::Own(_) => Author::Gateway,
+            Self::Upstreams(_) => Author::Upstream,
+        }
+    }
+}
+
 impl Answer {
     fn of_upstream(response: Response<Incoming>, loan: Option<Loan>, route: Arc<Route>) -> Self {
         let (head, content) = response.into_parts();
@@ -602,6 +622,7 @@ impl Answer {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
+        exchange.shape(&mut head.headers, content.author());
         // The rest of the body would have to be told from the head of the next request.
         if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
             head.headers

@@ -6,6 +6,7 @@
 mod body;
 mod certificate;
 mod exchange;
+mod field_rules;
 mod forward;
 mod handler;
 mod head_scan;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
+pub use field_rules::{Direction, is_guarded};
 use headers::ConnectionFields;
 pub use headers::{ends_here, is_identity, is_reserved};
 use watch::{Progress, Verdict, Watch, Watched};
@@ -42,7 +44,7 @@ use crate::access::{Connection, Gate};
 use crate::clock::Clock;
 use crate::listener::{Announcement, Permit, Remote};
 use crate::mqtt;
-use crate::route::{Route, RouteTable};
+use crate::route::{FieldRules, Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
 use crate::tls::Terminator;
 use crate::upstream::Upstream;
@@ -94,6 +96,8 @@ pub struct Rules {
     pub token_places: TokenPlaces,
     /// The fields that carry claims upstream; none of them is a client's.
     pub claim_fields: Vec<HeaderName>,
+    /// What is changed in the fields of answers to requests that no route is for.
+    pub answer_fields: FieldRules,
     /// Bounds.
     pub limits: Limits,
 }

@@ -8,11 +8,12 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
-use hyper::{Method, Response, StatusCode};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::body::AnswerBody;
 use super::exchange::Exchange;
+use super::field_rules::Author;
 use super::head_scan::Offence;
 use super::headers::{X_REQUEST_ID, ascii};
 use super::target::TargetError;
@@ -180,9 +181,7 @@ impl Failure {
         // In HTTP/2 hyper would send it, and the client would take that for an error.
         let is_head = exchange.is_head();
         let body = if is_head { Bytes::new() } else { document };
-        let mut response = Response::new(AnswerBody::own(body, exchange));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
+        let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
@@ -216,6 +215,10 @@ impl Failure {
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        exchange.shape(&mut headers, Author::Gateway);
+        let mut response = Response::new(AnswerBody::own(body, exchange));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 }

@@ -8,6 +8,8 @@ mod claims;
 mod condition;
 mod destination;
 mod dialect;
+mod field_rules;
+mod field_template;
 mod path;
 mod path_match;
 mod pattern;
@@ -23,6 +25,8 @@ pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
+pub use field_rules::{FieldAction, FieldChange, FieldRule, FieldRules};
+pub use field_template::{CertificateField, Facts, FieldTemplate, FieldTemplateError, Scope};
 pub use path::{PathError, normalise};
 pub use path_match::PathMatch;
 pub use pattern::{Pattern, PatternError};
@@ -115,6 +119,10 @@ pub struct Route {
     pub forward_claims: Vec<ForwardedClaim>,
     /// In which words upstream is told of the client's certificate.
     pub forward_certificate: Vec<CertificateDialect>,
+    /// What is changed in the fields of requests on their way to the upstream.
+    pub request_fields: FieldRules,
+    /// What is changed in the fields of all answers.
+    pub answer_fields: FieldRules,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.

@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::route::{Conditions, Destination, PathMatch, Protocol, Requirement};
+    use crate::route::{Conditions, Destination, FieldRules, PathMatch, Protocol, Requirement};
 
     fn route(name: &str, hosts: &[&str], path: PathMatch) -> Arc<Route> {
         Arc::new(Route {
@@ -146,6 +146,8 @@ mod tests {
             claims: vec![],
             forward_claims: vec![],
             forward_certificate: vec![],
+            request_fields: FieldRules::default(),
+            answer_fields: FieldRules::default(),
             destination: Destination::Upstream(0),
             origins: vec![],
             max_body: 0,

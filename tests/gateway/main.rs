@@ -16,6 +16,7 @@ mod crowd;
 mod deadlines;
 mod descriptors;
 mod extended_connect;
+mod fields;
 mod floods;
 mod forward_certificate;
 mod forwarding;
