@@ -422,7 +422,8 @@ impl Live {
     ) -> Self {
         let rules = addresses
             .iter()
-            .map(|(name, address)| {
+            .zip(&settings.listeners)
+            .map(|((name, address), listener)| {
                 Arc::new(Rules {
                     listener: name.clone(),
                     port: address.port(),
@@ -431,6 +432,7 @@ impl Live {
                     token_places: settings.token_places.clone(),
                     claim_fields: claim_fields(&settings),
                     answer_fields: settings.answer_fields.clone(),
+                    hsts: settings.hsts.clone().filter(|_| listener.tls.is_some()),
                     limits: settings.limits,
                 })
             })

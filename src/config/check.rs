@@ -151,6 +151,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         listeners,
         upstreams,
         answer_fields: fields.answers,
+        hsts: fields.hsts,
         routes,
     }
 }

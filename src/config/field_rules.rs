@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hyper::header::HeaderName;
+use hyper::header::{HeaderName, HeaderValue};
 
 use super::document::Section;
-use super::value::list;
+use super::value::{Raw, boolean, duration, list};
 use crate::access::{Binding, Mode, SecretRule};
 use crate::callout;
 use crate::credential::Place;
@@ -17,34 +17,74 @@ use crate::route::{FieldAction, FieldRule, FieldRules, FieldTemplate, Route, Sco
 pub(super) struct Fields {
     pub(super) requests: FieldRules,
     pub(super) answers: FieldRules,
+    /// What browsers are told of TLS; of everything alone.
+    pub(super) hsts: Option<HeaderValue>,
 }
 
 impl Fields {
     /// For all routes, and for answers to requests that have none.
     pub(super) fn shared(root: &Section<'_, '_>) -> Self {
-        Self {
-            requests: rules(root, Direction::Request, Scope::Routes),
-            answers: rules(root, Direction::Answer, Scope::Everywhere),
-        }
+        let (requests, answers) = (root.section(REQUESTS), root.section(ANSWERS));
+        let fields = Self {
+            requests: rules(&requests, Direction::Request, Scope::Routes),
+            answers: rules(&answers, Direction::Answer, Scope::Everywhere),
+            hsts: hsts(&answers),
+        };
+        requests.finish();
+        answers.finish();
+        fields
     }
 
     /// For one route: what is shared comes first, so that the route has the last word.
     pub(super) fn of_route(route: &Section<'_, '_>, scope: Scope<'_>, shared: &Self) -> Self {
-        let requests = rules(route, Direction::Request, scope);
-        let answers = rules(route, Direction::Answer, scope);
-        Self {
-            requests: requests.after(&shared.requests),
-            answers: answers.after(&shared.answers),
-        }
+        let (requests, answers) = (route.section(REQUESTS), route.section(ANSWERS));
+        let fields = Self {
+            requests: rules(&requests, Direction::Request, scope).after(&shared.requests),
+            answers: rules(&answers, Direction::Answer, scope).after(&shared.answers),
+            hsts: None,
+        };
+        requests.finish();
+        answers.finish();
+        fields
     }
 }
 
-/// What is removed, then what is set, then what is added.
-fn rules(parent: &Section<'_, '_>, direction: Direction, scope: Scope<'_>) -> FieldRules {
-    let section = parent.section(match direction {
-        Direction::Request => "request_headers",
-        Direction::Answer => "response_headers",
+const REQUESTS: &str = "request_headers";
+const ANSWERS: &str = "response_headers";
+
+/// RFC 6797 §6.1; `preload` as those who keep the lists of browsers ask for it.
+fn hsts(section: &Section<'_, '_>) -> Option<HeaderValue> {
+    const YEAR: u64 = 31_536_000;
+    let age = section.read_optional("hsts", |raw| match raw {
+        // Tells browsers to forget it.
+        Raw::Text(text) if text == "0s" => Ok(0),
+        raw => duration(raw).map(|age| age.as_secs()),
     });
+    let with_subdomains = section.read("hsts_subdomains", false, boolean);
+    let preload = section.read("hsts_preload", false, boolean);
+    if age.is_none() {
+        for name in ["hsts_subdomains", "hsts_preload"] {
+            if section.has(name) && !section.has("hsts") {
+                section.problem(name, "has no meaning without hsts");
+            }
+        }
+    }
+    let age = age?;
+    if preload && !(with_subdomains && age >= YEAR) {
+        let message = "must be false unless hsts is at least \"365d\" and hsts_subdomains true";
+        section.problem("hsts_preload", message);
+    }
+    let subdomains = if with_subdomains {
+        "; includeSubDomains"
+    } else {
+        ""
+    };
+    let preload = if preload { "; preload" } else { "" };
+    HeaderValue::try_from(format!("max-age={age}{subdomains}{preload}")).ok()
+}
+
+/// What is removed, then what is set, then what is added.
+fn rules(section: &Section<'_, '_>, direction: Direction, scope: Scope<'_>) -> FieldRules {
     let mut rules = section.read("remove", vec![], |raw| {
         let removal = |entry: String| {
             let name = name(&entry, direction)?;
@@ -61,7 +101,6 @@ fn rules(parent: &Section<'_, '_>, direction: Direction, scope: Scope<'_>) -> Fi
     };
     read("set", FieldAction::Set);
     read("add", FieldAction::Add);
-    section.finish();
     FieldRules::new(rules)
 }
 

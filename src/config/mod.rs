@@ -24,6 +24,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hyper::header::HeaderValue;
 use thiserror::Error;
 
 pub use document::{Environment, Problem};
@@ -75,6 +76,8 @@ pub struct Settings {
     pub upstreams: Vec<Arc<upstream::Settings>>,
     /// What is changed in the fields of answers to requests that no route is for.
     pub answer_fields: FieldRules,
+    /// What browsers are told of TLS, where it is spoken.
+    pub hsts: Option<HeaderValue>,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
@@ -82,6 +82,13 @@ impl Exchange {
 
     /// The head of the answer as the client gets it.
     pub(super) fn shape(&self, headers: &mut HeaderMap, author: Author) {
+        // What a client has sent may be in it, whose meaning no browser shall guess.
+        if author == Author::Gateway {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        if let Some(hsts) = &self.session.edge.rules.hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         if !self.changes.is_empty() {
             change_answer(headers, &self.changes, author);
         }

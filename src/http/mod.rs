@@ -98,6 +98,8 @@ pub struct Rules {
     pub claim_fields: Vec<HeaderName>,
     /// What is changed in the fields of answers to requests that no route is for.
     pub answer_fields: FieldRules,
+    /// What browsers are told of TLS (RFC 6797); `None` without TLS, where they would not listen.
+    pub hsts: Option<HeaderValue>,
     /// Bounds.
     pub limits: Limits,
 }

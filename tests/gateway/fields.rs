@@ -1,6 +1,7 @@
 //! Fields that operators set, add and remove, and those that the gateway sets for browsers.
 
 mod rules;
+mod security;
 
 use crate::harness::client::Answer;
 use crate::harness::lab::Config;
