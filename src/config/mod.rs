@@ -12,6 +12,7 @@ mod callouts;
 mod check;
 mod claims;
 mod conditions;
+mod cors;
 mod destinations;
 mod document;
 mod field_rules;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bindings::Use;
 use super::check::{Doors, MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
+use super::cors::cors;
 use super::destinations::{destination, rewrite};
 use super::document::Section;
 use super::field_rules::Fields;
@@ -112,6 +113,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -
         forward_certificate: vec![],
         request_fields: FieldRules::default(),
         answer_fields: shared.answers.clone(),
+        cors: None,
         destination: Destination::Redirect(redirect),
         origins: vec![],
         max_body: 0,
@@ -161,6 +163,7 @@ fn route(
         forward_certificate: section.read("forward_certificate", vec![], dialects),
         request_fields: fields.requests,
         answer_fields: fields.answers,
+        cors: cors(section).map(Box::new),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
@@ -222,6 +225,10 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.protocol == Protocol::Mqtt && !route.forward_certificate.is_empty() {
         let message = "must be empty where protocol = \"mqtt\", which has no fields";
         section.problem("forward_certificate", message);
+    }
+    if route.protocol == Protocol::Mqtt && section.has("cors") {
+        let message = "has no meaning where protocol = \"mqtt\"; see origins";
+        section.problem("cors", message);
     }
     if route.protocol == Protocol::Mqtt && section.has("request_headers") {
         let message = "has no meaning where protocol = \"mqtt\", which has no fields";

@@ -9,9 +9,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
 use super::field_rules::{Author, change_answer, changes};
+use super::shape::Shape;
 use super::target::Host;
 use super::{Protocol, Session};
-use crate::route::{FieldChange, Route, Target};
+use crate::route::{Route, Target};
 use crate::telemetry::AccessRecord;
 
 /// Ends, and is logged, when it is dropped.
@@ -22,8 +23,8 @@ pub(crate) struct Exchange {
     started: Instant,
     method: Method,
     route: Option<Arc<Route>>,
-    /// What the route changes in the answer.
-    changes: Vec<FieldChange>,
+    /// What the route makes of the answer.
+    shape: Option<Box<Shape>>,
     status: StatusCode,
     bytes_out: u64,
     reason: Option<&'static str>,
@@ -47,7 +48,7 @@ impl Exchange {
             started: Instant::now(),
             method: head.method.clone(),
             route: None,
-            changes: vec![],
+            shape: None,
             // What a client sees that is gone before it is answered.
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
@@ -71,17 +72,13 @@ impl Exchange {
         self.route = Some(Arc::clone(route));
     }
 
-    /// Notes what the route that was found for `target` changes in the answer, whatever that is.
-    pub(super) fn shapes(&mut self, route: &Route, target: &Target<'_>) {
-        if !route.answer_fields.is_empty() {
-            let (session, id) = (&self.session, &self.request_id);
-            let rules = &route.answer_fields;
-            self.changes = changes(rules, session, Some(target), &self.method, id);
-        }
+    /// Notes what the route that was found makes of the answer, whatever that is.
+    pub(super) fn shapes(&mut self, route: &Route, head: &Parts, target: &Target<'_>) {
+        self.shape = Shape::of(route, &self.session, head, target, &self.request_id);
     }
 
     /// The head of the answer as the client gets it.
-    pub(super) fn shape(&self, headers: &mut HeaderMap, author: Author) {
+    pub(super) fn finish(&self, headers: &mut HeaderMap, author: Author) {
         // What a client has sent may be in it, whose meaning no browser shall guess.
         if author == Author::Gateway {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -89,8 +86,8 @@ impl Exchange {
         if let Some(hsts) = &self.session.edge.rules.hsts {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
-        if !self.changes.is_empty() {
-            change_answer(headers, &self.changes, author);
+        if let (Some(shape), Some(route)) = (&self.shape, &self.route) {
+            shape.give(route, headers, author);
         }
         let rules = &self.session.edge.rules.answer_fields;
         if self.route.is_none() && !rules.is_empty() {

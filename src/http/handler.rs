@@ -25,6 +25,7 @@ use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
 use super::own_answer;
 use super::refusal::Failure;
+use super::shape::preflight;
 use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
 use super::watch::Standing;
@@ -32,7 +33,7 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::callout;
 use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
-use crate::route::{self, Requirement, Route, Sought, Target, normalise};
+use crate::route::{self, Cors, Requirement, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
@@ -142,7 +143,13 @@ async fn decide(
         path: &path,
         query: None,
     };
-    exchange.shapes(&route, &target);
+    exchange.shapes(&route, &head, &target);
+    if let Some(cors) = &route.cors
+        && Cors::preflighted(&head).is_some()
+    {
+        let answer = preflight(cors, &head);
+        return Ok(Passage::Answered(Answer::of_our_own(answer, route)));
+    }
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
     if is_opening {
@@ -326,8 +333,15 @@ fn find_route(
         method: method(head),
         headers: &head.headers,
     };
-    let found = session.edge.rules.routes.find(&sought);
-    found.cloned().map_err(Failure::from)
+    let routes = &session.edge.rules.routes;
+    // A preflight is about another request, and asks for the route of that.
+    if let Some(method) = &Cors::preflighted(head)
+        && let Ok(route) = routes.find(&Sought { method, ..sought })
+        && route.cors.is_some()
+    {
+        return Ok(Arc::clone(route));
+    }
+    routes.find(&sought).cloned().map_err(Failure::from)
 }
 
 /// RFC 8441 §5: an extended CONNECT stands for the GET of HTTP/1.1.
@@ -622,7 +636,7 @@ impl Answer {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
-        exchange.shape(&mut head.headers, content.author());
+        exchange.finish(&mut head.headers, content.author());
         // The rest of the body would have to be told from the head of the next request.
         if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
             head.headers

@@ -13,6 +13,7 @@ mod head_scan;
 mod headers;
 mod own_answer;
 mod refusal;
+mod shape;
 mod target;
 mod tunnel;
 mod watch;

@@ -215,7 +215,7 @@ impl Failure {
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        exchange.shape(&mut headers, Author::Gateway);
+        exchange.finish(&mut headers, Author::Gateway);
         let mut response = Response::new(AnswerBody::own(body, exchange));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

@@ -6,6 +6,7 @@
 
 mod claims;
 mod condition;
+mod cors;
 mod destination;
 mod dialect;
 mod field_rules;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
+pub use cors::{Cors, Leave, OriginPattern};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
 pub use field_rules::{FieldAction, FieldChange, FieldRule, FieldRules};
@@ -123,6 +125,8 @@ pub struct Route {
     pub request_fields: FieldRules,
     /// What is changed in the fields of all answers.
     pub answer_fields: FieldRules,
+    /// Which pages of other origins may read its answers; `None` leaves it to the upstream.
+    pub cors: Option<Box<Cors>>,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.

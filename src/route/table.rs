@@ -148,6 +148,7 @@ mod tests {
             forward_certificate: vec![],
             request_fields: FieldRules::default(),
             answer_fields: FieldRules::default(),
+            cors: None,
             destination: Destination::Upstream(0),
             origins: vec![],
             max_body: 0,

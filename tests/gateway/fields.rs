@@ -1,5 +1,6 @@
 //! Fields that operators set, add and remove, and those that the gateway sets for browsers.
 
+mod cors;
 mod rules;
 mod security;
 
