@@ -118,6 +118,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -
         origins: vec![],
         max_body: 0,
         response_timeout: MINUTE,
+        total_timeout: None,
         idle_timeout: MINUTE,
         keep_query_credential: false,
     }
@@ -168,6 +169,7 @@ fn route(
         origins: section.read("origins", vec![], origins),
         max_body: section.read("max_body", 5 << 20, size),
         response_timeout: section.read("response_timeout", MINUTE, duration),
+        total_timeout: section.read_optional("total_timeout", duration),
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
     };
@@ -225,6 +227,10 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.protocol == Protocol::Mqtt && !route.forward_certificate.is_empty() {
         let message = "must be empty where protocol = \"mqtt\", which has no fields";
         section.problem("forward_certificate", message);
+    }
+    if route.protocol == Protocol::Mqtt && route.total_timeout.is_some() {
+        let message = "has no meaning where protocol = \"mqtt\", whose sessions last";
+        section.problem("total_timeout", message);
     }
     if route.protocol == Protocol::Mqtt && section.has("cors") {
         let message = "has no meaning where protocol = \"mqtt\"; see origins";

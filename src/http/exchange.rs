@@ -97,6 +97,18 @@ impl Exchange {
         }
     }
 
+    /// When the answer must have ended; `None` if the route lets it take its time.
+    pub(super) fn deadline(&self) -> Option<tokio::time::Instant> {
+        let limit = self.route.as_ref()?.total_timeout?;
+        Some((self.started + limit).into())
+    }
+
+    /// Whether the answer should have ended.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| deadline <= tokio::time::Instant::now())
+    }
+
     /// Notes the answer's status.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = status;

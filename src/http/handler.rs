@@ -17,6 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
@@ -61,7 +62,7 @@ async fn answer(session: Arc<Session>, head: Box<Parts>, body: Incoming) -> Resp
         None => decide(&session, head, &mut exchange).await,
     };
     let answer = match passage {
-        Ok(passage) => carry_out(&session, passage, body).await,
+        Ok(passage) => carry_out(&session, passage, body, exchange.deadline()).await,
         Err(failure) => {
             discard(&session, body);
             Err(failure)
@@ -200,6 +201,7 @@ async fn carry_out(
     session: &Arc<Session>,
     passage: Passage,
     body: Incoming,
+    deadline: Option<Instant>,
 ) -> Result<Answer, Failure> {
     match passage {
         Passage::Mqtt {
@@ -225,7 +227,14 @@ async fn carry_out(
             opening: None,
             head,
         } => {
-            let (response, loan) = forward(&admission, session, &route, head, body).await?;
+            let (response, loan) = match deadline {
+                None => forward(&admission, session, &route, head, body).await?,
+                Some(deadline) => {
+                    let sent = Box::pin(forward(&admission, session, &route, head, body));
+                    let sent = timeout_at(deadline, sent).await;
+                    sent.map_err(|_| Failure::Overdue)??
+                }
+            };
             Ok(Answer::of_upstream(response, Some(loan), route))
         }
         Passage::Answered(answer) => {

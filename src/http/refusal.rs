@@ -62,6 +62,8 @@ pub(super) enum Failure {
     Opening(#[from] OpeningError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    #[error("the answer did not begin within the route's total_timeout")]
+    Overdue,
     #[error("the upstream answered the WebSocket opening with a wrong Sec-WebSocket-Accept")]
     BadUpgrade,
 }
@@ -99,6 +101,7 @@ impl Failure {
                 (S::BAD_REQUEST, "bad_request")
             }
             Self::Upstream(error) => of_upstream(error),
+            Self::Overdue => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
             Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
         };
         Outcome { status, code }
@@ -124,6 +127,7 @@ impl Failure {
             Self::Upstream(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
             Self::Upstream(UpstreamError::TimedOut { .. }) => "upstream_timeout",
+            Self::Overdue => "overdue",
             Self::BadUpgrade => "upstream_bad_upgrade",
         }
     }
@@ -133,6 +137,7 @@ impl Failure {
         matches!(
             self,
             Self::Upstream(_)
+                | Self::Overdue
                 | Self::BadUpgrade
                 | Self::Refused(
                     Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided)
@@ -159,6 +164,7 @@ impl Failure {
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)
+            | Self::Overdue
             | Self::BadUpgrade => false,
         }
     }

@@ -135,6 +135,8 @@ pub struct Route {
     pub max_body: u64,
     /// How long the upstream may take until its response begins.
     pub response_timeout: Duration,
+    /// How long a request may take up to the last byte of its answer; `None` for any time.
+    pub total_timeout: Option<Duration>,
     /// How long a WebSocket may stay silent in both directions.
     pub idle_timeout: Duration,
     /// Whether the `authorization` query parameter stays in the forwarded URI.

@@ -153,6 +153,7 @@ mod tests {
             origins: vec![],
             max_body: 0,
             response_timeout: Duration::ZERO,
+            total_timeout: None,
             idle_timeout: Duration::ZERO,
             keep_query_credential: false,
         })

@@ -42,6 +42,7 @@ mod token_claims;
 mod token_keys;
 mod token_sessions;
 mod tokens;
+mod total_timeout;
 mod trust_files;
 mod upstreams;
 mod websocket;
