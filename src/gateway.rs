@@ -6,7 +6,7 @@
 
 mod worker;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ use crate::fetch::FetcherError;
 use crate::http::Rules;
 use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
-use crate::route::RouteTable;
+use crate::quota::Quotas;
+use crate::route::{Route, RouteTable};
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -144,6 +145,16 @@ struct Live {
     initiators: Vec<Option<Arc<Initiator>>>,
     /// The upstreams as all workers know them, in the same order.
     groups: Vec<Arc<Group>>,
+    quotas: AllQuotas,
+}
+
+/// How much each client may ask for.
+#[derive(Debug)]
+struct AllQuotas {
+    /// In the order of the routes.
+    routes: Arc<[Quotas]>,
+    /// By their names.
+    listeners: HashMap<String, Quotas>,
 }
 
 impl Gateway {
@@ -175,7 +186,15 @@ impl Gateway {
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
         let groups = groups(&settings, &[], &metrics);
-        let live = Live::new(settings.clone(), gate, initiators, groups, &addresses);
+        let quotas = AllQuotas::new(&settings, None, &metrics);
+        let live = Live::new(
+            settings.clone(),
+            gate,
+            initiators,
+            groups,
+            quotas,
+            &addresses,
+        );
 
         let shared = Arc::new(Shared {
             listeners: live_listeners(&settings, policies, &clock, &metrics),
@@ -291,6 +310,7 @@ impl Gateway {
             gate,
             initiators,
             groups.clone(),
+            AllQuotas::new(&settings, Some(&former), metrics),
             &self.addresses,
         );
         // Before anybody is told to look: connections that are open ask these as well.
@@ -418,6 +438,7 @@ impl Live {
         gate: Gate,
         initiators: Vec<Option<Arc<Initiator>>>,
         groups: Vec<Arc<Group>>,
+        quotas: AllQuotas,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
         let rules = addresses
@@ -433,17 +454,47 @@ impl Live {
                     claim_fields: claim_fields(&settings),
                     answer_fields: settings.answer_fields.clone(),
                     hsts: settings.hsts.clone().filter(|_| listener.tls.is_some()),
+                    quotas: Arc::clone(&quotas.routes),
                     limits: settings.limits,
                 })
             })
             .collect();
         Self {
             groups,
+            quotas,
             settings,
             gate,
             rules,
             initiators,
         }
+    }
+}
+
+impl AllQuotas {
+    /// Those of `settings`, with what has been asked for of those of the same name and allowance.
+    fn new(settings: &Settings, former: Option<&Live>, metrics: &Metrics) -> Self {
+        let route = |route: &Arc<Route>| {
+            let former = former.and_then(|former| {
+                let mut known = former.settings.routes.iter();
+                let place = known.position(|known| known.name == route.name)?;
+                former.quotas.routes.get(place)
+            });
+            Quotas::new(&route.quotas, former, || metrics.limited(&route.name))
+        };
+        let listener = |listener: &ListenerSettings| {
+            let former = former.and_then(|former| former.quotas.listeners.get(&listener.name));
+            let name = format!("listeners.{}", listener.name);
+            let quotas = Quotas::new(&listener.quotas, former, || metrics.limited(&name));
+            (listener.name.clone(), quotas)
+        };
+        Self {
+            routes: settings.routes.iter().map(route).collect(),
+            listeners: settings.listeners.iter().map(listener).collect(),
+        }
+    }
+
+    fn of_listener(&self, name: &str) -> Quotas {
+        self.listeners.get(name).cloned().unwrap_or_default()
     }
 }
 

@@ -15,6 +15,7 @@ use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
 use super::field_rules::{self, Fields};
 use super::providers::{token_places, tokens};
+use super::quotas::quotas;
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
@@ -28,7 +29,7 @@ use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
-use crate::{token, upstream};
+use crate::{quota, token, upstream};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -371,6 +372,10 @@ fn listener(
             None
         }
     };
+    let quotas = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => quota::Settings::default(),
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => quotas(section),
+    };
     let redirect = match protocol {
         ListenerProtocol::Https | ListenerProtocol::Http => redirect(section, &everything()),
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => None,
@@ -389,6 +394,7 @@ fn listener(
         tls,
         service,
         redirect,
+        quotas,
         requirement,
         binding,
         callout,

@@ -18,6 +18,7 @@ mod document;
 mod field_rules;
 mod health;
 mod providers;
+mod quotas;
 mod routes;
 mod upstreams;
 mod value;
@@ -37,7 +38,7 @@ use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
 use crate::route::{FieldRules, Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
-use crate::{callout, mqtt, tls, token, upstream};
+use crate::{callout, mqtt, quota, tls, token, upstream};
 
 /// Everything the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -98,6 +99,8 @@ pub struct ListenerSettings {
     pub service: Service,
     /// Where requests go that no route of its own is for.
     pub redirect: Option<Redirect>,
+    /// How much each of its clients may ask for where no route says that.
+    pub quotas: quota::Settings,
     /// What its clients must be where no route says that.
     pub requirement: Requirement,
     /// How what such a client presents is bound to its certificate, an index into the bindings.

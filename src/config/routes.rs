@@ -9,8 +9,10 @@ use super::cors::cors;
 use super::destinations::{destination, rewrite};
 use super::document::Section;
 use super::field_rules::Fields;
+use super::quotas::quotas;
 use super::value::{Raw, boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, claims};
+use crate::quota;
 use crate::route::{
     CertificateDialect, Conditions, Destination, FieldRules, PathMatch, Protocol, Redirect,
     Requirement, Route, Scope, WebOrigin,
@@ -116,6 +118,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -
         cors: None,
         destination: Destination::Redirect(redirect),
         origins: vec![],
+        quotas: quota::Settings::default(),
         max_body: 0,
         response_timeout: MINUTE,
         total_timeout: None,
@@ -167,6 +170,7 @@ fn route(
         cors: cors(section).map(Box::new),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
+        quotas: quotas(section),
         max_body: section.read("max_body", 5 << 20, size),
         response_timeout: section.read("response_timeout", MINUTE, duration),
         total_timeout: section.read_optional("total_timeout", duration),

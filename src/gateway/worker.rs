@@ -256,6 +256,7 @@ impl Worker {
             binding: settings.binding,
             callout: settings.callout,
             settings: live.settings.mqtt.clone(),
+            quotas: live.quotas.of_listener(&settings.name),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),
             clock: Arc::clone(&self.shared.clock),
@@ -301,6 +302,7 @@ impl Speaker {
                         servers: upstream.servers(),
                         demand: edge.mqtt.demand(),
                         presented: Presented::nothing(),
+                        quotas: Some(&edge.mqtt.quotas),
                     };
                     Box::pin(mqtt::serve(
                         io,

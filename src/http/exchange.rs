@@ -12,6 +12,7 @@ use super::field_rules::{Author, change_answer, changes};
 use super::shape::Shape;
 use super::target::Host;
 use super::{Protocol, Session};
+use crate::quota::Place;
 use crate::route::{Route, Target};
 use crate::telemetry::AccessRecord;
 
@@ -27,6 +28,8 @@ pub(crate) struct Exchange {
     shape: Option<Box<Shape>>,
     status: StatusCode,
     bytes_out: u64,
+    /// What it counts as while it lasts.
+    places: Vec<Place>,
     reason: Option<&'static str>,
     /// Whether the answer waits for its client.
     held: bool,
@@ -52,6 +55,7 @@ impl Exchange {
             // What a client sees that is gone before it is answered.
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
+            places: vec![],
             reason: Some("aborted"),
             held: false,
             line: session.edge.access_log.is_some().then(Box::default),
@@ -95,6 +99,16 @@ impl Exchange {
             let changes = changes(rules, session, None, &self.method, id);
             change_answer(headers, &changes, author);
         }
+    }
+
+    /// Counts for as long as it lasts.
+    pub(super) fn counts(&mut self, place: Option<Place>) {
+        self.places.extend(place);
+    }
+
+    /// What it counts as, for what lasts longer.
+    pub(super) fn places(&self) -> Vec<Place> {
+        self.places.clone()
     }
 
     /// When the answer must have ended; `None` if the route lets it take its time.

@@ -17,13 +17,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
 use super::field_rules::{Author, change_request, changes};
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
+use super::limits::{of_address, of_client};
 use super::own_answer;
 use super::refusal::Failure;
 use super::shape::preflight;
@@ -33,7 +34,8 @@ use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::callout;
-use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
+use crate::credential::{self, ForwardedQuery, Presented, query_values, split_credentials};
+use crate::quota::Place;
 use crate::route::{self, Cors, Requirement, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
@@ -62,7 +64,7 @@ async fn answer(session: Arc<Session>, head: Box<Parts>, body: Incoming) -> Resp
         None => decide(&session, head, &mut exchange).await,
     };
     let answer = match passage {
-        Ok(passage) => carry_out(&session, passage, body, exchange.deadline()).await,
+        Ok(passage) => carry_out(&session, passage, body, &exchange).await,
         Err(failure) => {
             discard(&session, body);
             Err(failure)
@@ -145,6 +147,10 @@ async fn decide(
         query: None,
     };
     exchange.shapes(&route, &head, &target);
+    if let Some(countable) = of_address(session, &route) {
+        // On the heap, as below, so that those who are not counted carry nothing of it.
+        exchange.counts(Box::pin(countable.count()).await?);
+    }
     if let Some(cors) = &route.cors
         && Cors::preflighted(&head).is_some()
     {
@@ -160,7 +166,10 @@ async fn decide(
     let id = exchange.request_id();
     let asked = asked_about(session, &route, &mut head, &uri, &target, id);
     if route.upstream().is_none() {
-        admit(session, &route, &presented, asked).await?;
+        let admission = admit(session, &route, &presented, asked).await?;
+        if let Some(countable) = of_client(session, &route, &admission) {
+            exchange.counts(Box::pin(countable.count()).await?);
+        }
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
         let answer = answer_here(&route, &Target { query, ..target }, opening?);
@@ -177,6 +186,9 @@ async fn decide(
         });
     }
     let admission = admit(session, &route, &presented, asked).await?;
+    if let Some(countable) = of_client(session, &route, &admission) {
+        exchange.counts(Box::pin(countable.count()).await?);
+    }
     let opening = opening?;
     prepare(
         session,
@@ -201,7 +213,7 @@ async fn carry_out(
     session: &Arc<Session>,
     passage: Passage,
     body: Incoming,
-    deadline: Option<Instant>,
+    exchange: &Exchange,
 ) -> Result<Answer, Failure> {
     match passage {
         Passage::Mqtt {
@@ -217,7 +229,13 @@ async fn carry_out(
             head,
         } => {
             Box::pin(open_websocket(
-                session, &route, admission, opening, head, body,
+                session,
+                &route,
+                admission,
+                opening,
+                head,
+                body,
+                exchange.places(),
             ))
             .await
         }
@@ -227,7 +245,7 @@ async fn carry_out(
             opening: None,
             head,
         } => {
-            let (response, loan) = match deadline {
+            let (response, loan) = match exchange.deadline() {
                 None => forward(&admission, session, &route, head, body).await?,
                 Some(deadline) => {
                     let sent = Box::pin(forward(&admission, session, &route, head, body));
@@ -410,24 +428,24 @@ fn presented(
 }
 
 /// What the request says at a place that its client's certificate has to agree with.
-fn add_names(presented: &mut Presented, place: &Place, head: &Parts) {
+fn add_names(presented: &mut Presented, place: &credential::Place, head: &Parts) {
     match place {
-        Place::UserName => {
+        credential::Place::UserName => {
             for value in head.headers.get_all(AUTHORIZATION) {
                 presented.add_basic_user_name(value.as_bytes());
             }
         }
-        Place::Header(name) => {
+        credential::Place::Header(name) => {
             for value in head.headers.get_all(name) {
                 presented.add_name(place.clone(), value.as_bytes());
             }
         }
-        Place::Query(name) => {
+        credential::Place::Query(name) => {
             for value in query_values(head.uri.query().unwrap_or_default(), name) {
                 presented.add_name(place.clone(), &value);
             }
         }
-        Place::ClientId => {}
+        credential::Place::ClientId => {}
     }
 }
 
@@ -542,6 +560,7 @@ async fn open_websocket(
     opening: Opening,
     mut head: Box<Parts>,
     body: Incoming,
+    places: Vec<Place>,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
@@ -556,7 +575,7 @@ async fn open_websocket(
         return Err(Failure::BadUpgrade);
     }
     let upstream = hyper::upgrade::on(&mut response);
-    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route), places);
     let run = tunnel.run(client, upstream, busy, admission.into_user());
     session.edge.tasks.spawn(run);
     let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
@@ -577,7 +596,7 @@ fn open_mqtt(
     const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
     let fields = opening.answer(&head, &SUBPROTOCOLS)?;
     let client = opening.take_client(&mut head, body)?;
-    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route));
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
     Ok(Answer::opened(opening.success(), fields, route))
 }

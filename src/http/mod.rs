@@ -11,6 +11,7 @@ mod forward;
 mod handler;
 mod head_scan;
 mod headers;
+mod limits;
 mod own_answer;
 mod refusal;
 mod shape;
@@ -45,6 +46,7 @@ use crate::access::{Connection, Gate};
 use crate::clock::Clock;
 use crate::listener::{Announcement, Permit, Remote};
 use crate::mqtt;
+use crate::quota::Quotas;
 use crate::route::{FieldRules, Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
 use crate::tls::Terminator;
@@ -101,6 +103,8 @@ pub struct Rules {
     pub answer_fields: FieldRules,
     /// What browsers are told of TLS (RFC 6797); `None` without TLS, where they would not listen.
     pub hsts: Option<HeaderValue>,
+    /// How much each client may ask for of each route, by [`crate::route::Route::id`].
+    pub quotas: Arc<[Quotas]>,
     /// Bounds.
     pub limits: Limits,
 }

@@ -19,6 +19,7 @@ use super::headers::{X_REQUEST_ID, ascii};
 use super::target::TargetError;
 use crate::access::Refusal;
 use crate::callout::Objection;
+use crate::quota::Overrun;
 use crate::route::NotFound;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
@@ -62,6 +63,8 @@ pub(super) enum Failure {
     Opening(#[from] OpeningError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    Limited(#[from] Overrun),
     #[error("the answer did not begin within the route's total_timeout")]
     Overdue,
     #[error("the upstream answered the WebSocket opening with a wrong Sec-WebSocket-Accept")]
@@ -101,6 +104,7 @@ impl Failure {
                 (S::BAD_REQUEST, "bad_request")
             }
             Self::Upstream(error) => of_upstream(error),
+            Self::Limited(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::Overdue => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
             Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
         };
@@ -127,6 +131,8 @@ impl Failure {
             Self::Upstream(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
             Self::Upstream(UpstreamError::TimedOut { .. }) => "upstream_timeout",
+            Self::Limited(Overrun::Pace(_)) => "too_often",
+            Self::Limited(Overrun::AtOnce) => "too_many_at_once",
             Self::Overdue => "overdue",
             Self::BadUpgrade => "upstream_bad_upgrade",
         }
@@ -164,6 +170,7 @@ impl Failure {
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)
+            | Self::Limited(_)
             | Self::Overdue
             | Self::BadUpgrade => false,
         }
@@ -218,6 +225,10 @@ impl Failure {
             // RFC 9110 §15.6.4.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
+        if let Self::Limited(overrun) = &self {
+            // RFC 6585 §4.
+            headers.insert(RETRY_AFTER, wait(overrun).into());
+        }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -239,6 +250,14 @@ impl From<NotFound> for Failure {
                 Self::NotAllowed { allow }
             }
         }
+    }
+}
+
+/// Whole seconds, and not fewer than one has to wait.
+fn wait(overrun: &Overrun) -> u64 {
+    match overrun {
+        Overrun::Pace(time) => time.as_secs() + u64::from(time.subsec_nanos() > 0),
+        Overrun::AtOnce => 1,
     }
 }
 

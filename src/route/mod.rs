@@ -38,6 +38,7 @@ pub use template::{Target, TemplateError};
 pub use web_origin::{WebOrigin, WebOriginError};
 
 use crate::host::HostPattern;
+use crate::quota;
 
 /// What a route demands of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +132,8 @@ pub struct Route {
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.
     pub origins: Vec<WebOrigin>,
+    /// How much each client may ask for.
+    pub quotas: quota::Settings,
     /// Most bytes in a request's body.
     pub max_body: u64,
     /// How long the upstream may take until its response begins.

@@ -151,6 +151,7 @@ mod tests {
             cors: None,
             destination: Destination::Upstream(0),
             origins: vec![],
+            quotas: crate::quota::Settings::default(),
             max_body: 0,
             response_timeout: Duration::ZERO,
             total_timeout: None,

@@ -31,6 +31,7 @@ mod mqtt;
 mod oidc_provider;
 mod parity;
 mod proxied;
+mod quotas;
 mod resumption;
 mod revocations;
 mod routing;

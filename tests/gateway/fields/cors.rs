@@ -70,6 +70,24 @@ async fn a_preflight_is_answered_before_anybody_is_asked_for_credentials() {
 }
 
 #[tokio::test]
+async fn a_page_learns_that_its_address_asks_too_often() {
+    let limit = "[routes.api.address_limit]\nrequests = 1\ninterval = \"1h\"\n";
+    let lab = lab(&format!("{}{limit}", tables(LISTED))).await;
+    let first = preflight(&lab, Protocol::Http2, "/api/m", APP, "DELETE").await;
+    assert_eq!(first.status, 204);
+    for protocol in EVERY_HTTP {
+        let second = preflight(&lab, protocol, "/api/m", APP, "DELETE").await;
+        assert_eq!(second.status, 429);
+        let device = lab.device();
+        let request = device.send(protocol, "/api/m", &[("origin", APP)]);
+        let request = request.await.unwrap();
+        assert_eq!(request.status, 429);
+        assert_eq!(all(&request, ALLOWED), [APP]);
+    }
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
 async fn a_preflight_of_a_strange_origin_is_told_nothing() {
     let lab = lab(&tables(LISTED)).await;
     for protocol in EVERY_HTTP {

@@ -352,8 +352,7 @@ async fn a_rule_about_what_the_gateway_guarantees_stops_the_start() {
 #[tokio::test]
 async fn a_rule_about_what_others_say_stops_the_start() {
     let binding = "[bindings.b]\nsecret = \"{san.uri}\"\nheaders = [\"x-device: {serial}\"]\n";
-    let callout =
-        "[callouts.x]\nurl = \"https://127.0.0.1:1/\"\nbody = '{secret}'\nforward = [\"x-device\"]\n";
+    let callout = "[callouts.x]\nurl = \"https://127.0.0.1:1/\"\nbody = '{secret}'\nforward = [\"x-device\"]\n";
     for (tables, rule, expected) in [
         (
             binding,
