@@ -7,10 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Tells the time as seconds since the Unix epoch.
+/// Tells the time since the Unix epoch.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Now, in whole seconds since 1970-01-01T00:00:00Z.
-    fn now(&self) -> u64;
+    /// Now, since 1970-01-01T00:00:00Z.
+    fn since_epoch(&self) -> Duration;
+
+    /// The same in whole seconds.
+    fn now(&self) -> u64 {
+        self.since_epoch().as_secs()
+    }
 }
 
 /// The clock of the machine.
@@ -18,33 +23,37 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    fn now(&self) -> u64 {
+    fn since_epoch(&self) -> Duration {
         // A machine set to before 1970 finds no certificate valid, which is the safe answer.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_secs())
+            .unwrap_or_default()
     }
 }
 
 /// A clock that stands still until it is moved; clones show the same time.
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(
+    /// Milliseconds.
+    Arc<AtomicU64>,
+);
 
 impl ManualClock {
     /// A clock that shows the machine's present time and then stands still.
     #[must_use]
     pub fn stopped_now() -> Self {
-        Self(Arc::new(AtomicU64::new(SystemClock.now())))
+        Self(Arc::new(AtomicU64::new(SystemClock.now() * 1000)))
     }
 
     /// Moves every clone of this clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+        let by = u64::try_from(by.as_millis()).unwrap_or_default();
+        self.0.fetch_add(by, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+    fn since_epoch(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
 }

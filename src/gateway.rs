@@ -6,7 +6,7 @@
 
 mod worker;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ use crate::fetch::FetcherError;
 use crate::http::Rules;
 use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
-use crate::route::{Demands, RouteTable};
+use crate::quota::Quotas;
+use crate::route::{Demands, Route, RouteTable};
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -152,6 +153,16 @@ struct Live {
     initiators: Vec<Option<Arc<Initiator>>>,
     /// The upstreams as all workers know them, in the same order.
     groups: Vec<Arc<Group>>,
+    quotas: AllQuotas,
+}
+
+/// How much each client may ask for.
+#[derive(Debug)]
+struct AllQuotas {
+    /// In the order of the routes.
+    routes: Arc<[Quotas]>,
+    /// By their names.
+    listeners: HashMap<String, Quotas>,
 }
 
 impl Gateway {
@@ -186,12 +197,14 @@ impl Gateway {
         let admin = admin_socket.as_ref().map(local_address).transpose()?;
         warn_of_readable_secrets(&settings);
         let groups = groups(&settings, &[], &metrics);
+        let quotas = AllQuotas::new(&settings, None, &metrics);
         let live = Live::new(
             settings.clone(),
             gate,
             asserter.clone(),
             initiators,
             groups,
+            quotas,
             &addresses,
         );
 
@@ -315,6 +328,7 @@ impl Gateway {
             asserter.clone(),
             initiators,
             groups.clone(),
+            AllQuotas::new(&settings, Some(&former), metrics),
             &self.addresses,
         );
         // Before anybody is told to look: connections that are open ask these as well.
@@ -446,11 +460,13 @@ impl Live {
         asserter: Option<Arc<Asserter>>,
         initiators: Vec<Option<Arc<Initiator>>>,
         groups: Vec<Arc<Group>>,
+        quotas: AllQuotas,
         addresses: &[(String, SocketAddr)],
     ) -> Self {
         let rules = addresses
             .iter()
-            .map(|(name, address)| {
+            .zip(&settings.listeners)
+            .map(|((name, address), listener)| {
                 Arc::new(Rules {
                     listener: name.clone(),
                     port: address.port(),
@@ -459,17 +475,49 @@ impl Live {
                     routes: RouteTable::for_listener(&settings.routes, name),
                     token_places: settings.token_places.clone(),
                     claim_fields: claim_fields(&settings),
+                    answer_fields: settings.answer_fields.clone(),
+                    hsts: settings.hsts.clone().filter(|_| listener.tls.is_some()),
+                    quotas: Arc::clone(&quotas.routes),
                     limits: settings.limits,
                 })
             })
             .collect();
         Self {
             groups,
+            quotas,
             settings,
             gate,
             rules,
             initiators,
         }
+    }
+}
+
+impl AllQuotas {
+    /// Those of `settings`, with what has been asked for of those of the same name and allowance.
+    fn new(settings: &Settings, former: Option<&Live>, metrics: &Metrics) -> Self {
+        let route = |route: &Arc<Route>| {
+            let former = former.and_then(|former| {
+                let mut known = former.settings.routes.iter();
+                let place = known.position(|known| known.name == route.name)?;
+                former.quotas.routes.get(place)
+            });
+            Quotas::new(&route.quotas, former, || metrics.limited(&route.name))
+        };
+        let listener = |listener: &ListenerSettings| {
+            let former = former.and_then(|former| former.quotas.listeners.get(&listener.name));
+            let name = format!("listeners.{}", listener.name);
+            let quotas = Quotas::new(&listener.quotas, former, || metrics.limited(&name));
+            (listener.name.clone(), quotas)
+        };
+        Self {
+            routes: settings.routes.iter().map(route).collect(),
+            listeners: settings.listeners.iter().map(listener).collect(),
+        }
+    }
+
+    fn of_listener(&self, name: &str) -> Quotas {
+        self.listeners.get(name).cloned().unwrap_or_default()
     }
 }
 
@@ -526,8 +574,8 @@ fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
     groups.find(|group| group.name() == name)
 }
 
-/// Every field in which any route tells of its clients, or any call-out's answers are told: no client may
-/// say them, whatever its route.
+/// Every field in which any route tells of its clients or something of a certificate, or any call-out's
+/// answers are told: no client may say them, whatever its route.
 fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     let claims = settings.routes.iter().flat_map(|route| {
         let claims = route.forward_claims.iter().map(|claim| &claim.field);
@@ -535,7 +583,11 @@ fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
     });
     let callouts = settings.callouts.iter();
     let granted = callouts.flat_map(callout::Settings::upstream_fields);
-    claims.chain(granted).cloned().collect()
+    let rules = settings.routes.iter();
+    let rules = rules.flat_map(|route| route.request_fields.iter());
+    let proven = rules.filter(|rule| rule.certificate_fields().next().is_some());
+    let proven = proven.map(|rule| &rule.name);
+    claims.chain(granted).chain(proven).cloned().collect()
 }
 
 /// What the policies of every listener are made of, read from the files that the settings name.

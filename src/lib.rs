@@ -16,6 +16,7 @@
 //!    [`access::Admission`], or a [`access::Refusal`], which [`http`] puts into its own words.
 //!    Bearer tokens are verified by [`token`], for routes that demand a user; a [`callout`] asks
 //!    another service about clients.
+//!    [`quota`] counts what each client asks for.
 //! 7. [`http`] removes what clients must not say, sets `Authorization: Client <secret>`, and an
 //!    [`assertion`] where one is asked for, and sends the request to an [`upstream`], streaming both
 //!    bodies; or [`websocket`] opens a tunnel.
@@ -42,10 +43,12 @@ pub mod http;
 pub mod identity;
 pub mod listener;
 pub mod mqtt;
+pub mod quota;
 pub mod relay;
 pub mod route;
 pub mod secret;
 pub mod socket;
+pub mod tally;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Each row may import from those before it; on a row rooms are strangers, except along arrows.
 const ROWS: &[&[&str]] = &[
-    &["secret", "clock", "host", "socket"],
-    &["telemetry", "relay", "fetch"],
+    &["secret", "clock", "host", "socket", "tally"],
+    &["telemetry", "relay", "fetch", "quota"],
     &[
         "listener",
         "tls",

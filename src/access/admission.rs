@@ -7,6 +7,7 @@ use super::standing::Standing;
 use super::user::User;
 use crate::callout::Grant;
 use crate::identity::DeviceIdentity;
+use crate::quota::Key;
 use crate::route::Demand;
 use crate::secret::Secret;
 use crate::token::VerifiedToken;
@@ -96,6 +97,30 @@ impl Admission {
             | ClientCredential::Bearer(_)
             | ClientCredential::Unchecked => None,
         })
+    }
+
+    /// Who the client is for those who count what it asks for: the user of a token, or else the device
+    /// by its certificate or by the secret that it has presented. `None` if nothing of it is known.
+    #[must_use]
+    pub fn key(&self, connection: &Connection) -> Option<Key> {
+        if let (ClientCredential::Bearer(bearer), Some(token)) = (&self.credential, self.token()) {
+            let provider = token.provider().as_bytes();
+            return Some(match token.subject() {
+                Some(subject) => Key::of("user", &[provider, subject.as_bytes()]),
+                None => Key::of("token", &[bearer.expose().as_bytes()]),
+            });
+        }
+        if let Some(fingerprint) = connection.fingerprint() {
+            return Some(Key::of("certificate", &[fingerprint.as_bytes()]));
+        }
+        match &self.credential {
+            ClientCredential::Secret(secret) => {
+                Some(Key::of("secret", &[secret.expose().as_bytes()]))
+            }
+            ClientCredential::Certificate(_)
+            | ClientCredential::Bearer(_)
+            | ClientCredential::Unchecked => None,
+        }
     }
 
     /// What the client's token says, if it was admitted by one.

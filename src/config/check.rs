@@ -14,7 +14,9 @@ use super::bounds::bounds;
 use super::callouts::Callouts;
 use super::destinations::redirect;
 use super::document::{Document, Environment, Problem, Section};
+use super::field_rules::{self, Fields};
 use super::providers::{token_places, tokens};
+use super::quotas::quotas;
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
 use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
@@ -28,7 +30,7 @@ use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
 use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
-use crate::{token, upstream};
+use crate::{quota, token, upstream};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -123,8 +125,11 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         callouts: &callouts,
     };
     let listeners = listeners(root, &tls, &doors, mode);
-    let routes = routes(root, &listeners, &doors);
+    let fields = Fields::shared(root);
+    let routes = routes(root, &listeners, &doors, &fields);
     callouts.refuse_unused(root, &routes, &listeners);
+    let (callouts, bindings) = (callouts.into_all(), bindings.into_all());
+    field_rules::refuse_contradictions(root, &routes, &callouts, &bindings, mode);
     refuse_tokens_without_providers(root, &routes, &listeners, &tokens);
     refuse_certificates_that_nobody_shows(root, &routes, mode);
     refuse_assertions_of_nothing(root, &routes, mode);
@@ -145,11 +150,13 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         mqtt,
         tokens,
         token_places,
-        callouts: callouts.into_all(),
+        callouts,
         assertions: are_used(&assertions, &routes).then_some(assertions),
-        bindings: bindings.into_all().into(),
+        bindings: bindings.into(),
         listeners,
         upstreams,
+        answer_fields: fields.answers,
+        hsts: fields.hsts,
         routes,
     }
 }
@@ -369,6 +376,10 @@ fn listener(
             None
         }
     };
+    let quotas = match protocol {
+        ListenerProtocol::Https | ListenerProtocol::Http => quota::Settings::default(),
+        ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => quotas(section),
+    };
     let redirect = match protocol {
         ListenerProtocol::Https | ListenerProtocol::Http => redirect(section, &everything()),
         ListenerProtocol::Mqtts | ListenerProtocol::Mqtt => None,
@@ -387,6 +398,7 @@ fn listener(
         tls,
         service,
         redirect,
+        quotas,
         requirement,
         binding,
         callout,

@@ -65,7 +65,7 @@ pub(super) fn conditions(section: &Section<'_, '_>) -> Conditions {
     }
 }
 
-fn method(name: &str) -> Result<Method, String> {
+pub(super) fn method(name: &str) -> Result<Method, String> {
     let method: Option<Method> = name.parse().ok();
     // RFC 9110 §9.1: names differ by case, and no method in use has a small letter.
     let method = method.filter(|_| !name.bytes().any(|byte| byte.is_ascii_lowercase()));

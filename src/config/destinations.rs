@@ -22,18 +22,20 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 11] = [
+const OF_UPSTREAMS: [&str; 13] = [
     "protocol",
     "strip_prefix",
     "rewrite",
     "origins",
     "max_body",
     "response_timeout",
+    "total_timeout",
     "idle_timeout",
     "keep_query_credential",
     "forward_claims",
     "forward_certificate",
     "forward_assertion",
+    "request_headers",
 ];
 
 /// What can be published: the keys of assertions.

@@ -13,10 +13,13 @@ mod callouts;
 mod check;
 mod claims;
 mod conditions;
+mod cors;
 mod destinations;
 mod document;
+mod field_rules;
 mod health;
 mod providers;
+mod quotas;
 mod routes;
 mod upstreams;
 mod value;
@@ -24,6 +27,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hyper::header::HeaderValue;
 use thiserror::Error;
 
 pub use document::{Environment, Problem};
@@ -33,9 +37,9 @@ use crate::admin::Settings as AdminSettings;
 use crate::http::{Limits, TokenPlaces};
 use crate::listener::crowd::CrowdLimits;
 use crate::listener::proxied::Proxies;
-use crate::route::{ListenerDemand, Redirect, Requirement, Route};
+use crate::route::{FieldRules, ListenerDemand, Redirect, Requirement, Route};
 use crate::telemetry::LogSettings;
-use crate::{callout, mqtt, tls, token, upstream};
+use crate::{callout, mqtt, quota, tls, token, upstream};
 
 /// Everything the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -75,6 +79,10 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// The upstreams, in the order that routes refer to.
     pub upstreams: Vec<Arc<upstream::Settings>>,
+    /// What is changed in the fields of answers to requests that no route is for.
+    pub answer_fields: FieldRules,
+    /// What browsers are told of TLS, where it is spoken.
+    pub hsts: Option<HeaderValue>,
     /// The routes.
     pub routes: Vec<Arc<Route>>,
 }
@@ -94,6 +102,8 @@ pub struct ListenerSettings {
     pub service: Service,
     /// Where requests go that no route of its own is for.
     pub redirect: Option<Redirect>,
+    /// How much each of its clients may ask for where no route says that.
+    pub quotas: quota::Settings,
     /// What its clients must be where no route says that.
     pub requirement: Requirement,
     /// How what such a client presents is bound to its certificate, an index into the bindings.

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use super::bindings::Use;
 use super::check::{Doors, MINUTE, REQUIREMENTS, patterns};
 use super::conditions::{Places, conditions, path};
+use super::cors::cors;
 use super::destinations::{destination, rewrite};
 use super::document::Section;
+use super::field_rules::Fields;
+use super::quotas::quotas;
 use super::value::{Raw, boolean, duration, list, one_of, size};
 use super::{ListenerSettings, Service, assertions, claims};
+use crate::quota;
 use crate::route::{
-    CertificateDialect, Conditions, Destination, PathMatch, Protocol, Redirect, Requirement, Route,
-    WebOrigin,
+    CertificateDialect, Conditions, Destination, FieldRules, PathMatch, Protocol, Redirect,
+    Requirement, Route, Scope, WebOrigin,
 };
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("http", Protocol::Http), ("mqtt", Protocol::Mqtt)];
@@ -28,12 +32,13 @@ pub(super) fn routes(
     root: &Section<'_, '_>,
     listeners: &[ListenerSettings],
     doors: &Doors<'_>,
+    shared: &Fields,
 ) -> Vec<Arc<Route>> {
     let all = root.section("routes");
     let mut routes: Vec<Arc<Route>> = Vec::new();
     let mut places = Places::default();
     for (name, section) in all.named_sections() {
-        let Some(mut route) = route(&section, name, routes.len(), doors) else {
+        let Some(mut route) = route(&section, name, routes.len(), doors, shared) else {
             section.finish();
             continue;
         };
@@ -50,7 +55,7 @@ pub(super) fn routes(
         let Some(redirect) = &listener.redirect else {
             continue;
         };
-        let route = of_listener(routes.len(), &listener.name, redirect.clone());
+        let route = of_listener(routes.len(), &listener.name, redirect.clone(), shared);
         if !places.take(&route) {
             let message = "leaves nothing to a route for everything on this listener";
             let key = format!("{}.redirect", listener.name);
@@ -90,7 +95,7 @@ pub(super) fn everything() -> PathMatch {
 }
 
 /// The route of a listener that redirects, for whatever no other route of it is for.
-fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
+fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -> Route {
     Route {
         id,
         // No route that has a name of its own can have this one.
@@ -109,16 +114,27 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect) -> Route {
         forward_claims: vec![],
         forward_certificate: vec![],
         forward_assertion: None,
+        request_fields: FieldRules::default(),
+        answer_fields: shared.answers.clone(),
+        cors: None,
         destination: Destination::Redirect(redirect),
         origins: vec![],
+        quotas: quota::Settings::default(),
         max_body: 0,
         response_timeout: MINUTE,
+        total_timeout: None,
         idle_timeout: MINUTE,
         keep_query_credential: false,
     }
 }
 
-fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) -> Option<Route> {
+fn route(
+    section: &Section<'_, '_>,
+    name: String,
+    id: usize,
+    doors: &Doors<'_>,
+    shared: &Fields,
+) -> Option<Route> {
     let path = path(section);
     let matched = path.clone().unwrap_or_else(everything);
     let destination = destination(section, &matched, doors.upstreams);
@@ -135,6 +151,7 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         Some(Destination::Upstream(_)) | None => Requirement::Client,
     };
     let requirement = section.read("credential", usual, one_of(REQUIREMENTS));
+    let fields = Fields::of_route(section, Scope::Route(&matched), shared);
     let route = Route {
         id,
         name,
@@ -152,10 +169,15 @@ fn route(section: &Section<'_, '_>, name: String, id: usize, doors: &Doors<'_>) 
         forward_claims: claims::forwarded(section),
         forward_certificate: section.read("forward_certificate", vec![], dialects),
         forward_assertion: assertions::forwarded(section, destination.as_ref(), doors.upstreams),
+        request_fields: fields.requests,
+        answer_fields: fields.answers,
+        cors: cors(section).map(Box::new),
         destination: destination.clone().unwrap_or(Destination::Upstream(0)),
         origins: section.read("origins", vec![], origins),
+        quotas: quotas(section),
         max_body: section.read("max_body", 5 << 20, size),
         response_timeout: section.read("response_timeout", MINUTE, duration),
+        total_timeout: section.read_optional("total_timeout", duration),
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
     };
@@ -215,6 +237,18 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
         section.problem("forward_certificate", message);
     }
     assertions::refuse_contradictions(section, route);
+    if route.protocol == Protocol::Mqtt && route.total_timeout.is_some() {
+        let message = "has no meaning where protocol = \"mqtt\", whose sessions last";
+        section.problem("total_timeout", message);
+    }
+    if route.protocol == Protocol::Mqtt && section.has("cors") {
+        let message = "has no meaning where protocol = \"mqtt\"; see origins";
+        section.problem("cors", message);
+    }
+    if route.protocol == Protocol::Mqtt && section.has("request_headers") {
+        let message = "has no meaning where protocol = \"mqtt\", which has no fields";
+        section.problem("request_headers", message);
+    }
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";
         section.problem("keep_query_credential", message);

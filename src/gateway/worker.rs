@@ -254,6 +254,7 @@ impl Worker {
             gate: live.gate.clone(),
             demand: settings.demand(),
             settings: live.settings.mqtt.clone(),
+            quotas: live.quotas.of_listener(&settings.name),
             drain_timeout: live.settings.drain_timeout,
             terminator: listener.terminator.clone(),
             clock: Arc::clone(&self.shared.clock),
@@ -300,6 +301,7 @@ impl Speaker {
                         entry: edge.mqtt.demand.entry(),
                         demand: edge.mqtt.demand.demand(),
                         presented: Presented::nothing(),
+                        quotas: Some(&edge.mqtt.quotas),
                     };
                     Box::pin(mqtt::serve(
                         io,

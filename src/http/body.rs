@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::Exchange;
 use super::watch::Progress;
@@ -241,6 +241,8 @@ struct Streamed {
     incoming: Incoming,
     loan: Option<Loan>,
     patience: Patience,
+    /// The end, whatever has come by then.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl AnswerBody {
@@ -264,6 +266,7 @@ impl AnswerBody {
             incoming,
             loan,
             patience: Patience::new(patience),
+            deadline: exchange.deadline().map(|end| Box::pin(sleep_until(end))),
         };
         Self {
             content: Content::Streamed(Box::new(streamed)),
@@ -274,6 +277,11 @@ impl AnswerBody {
 
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.patience.poll_exhausted(cx));
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
@@ -323,6 +331,7 @@ impl Body for AnswerBody {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.exchange.sent(length);
             }
+            Some(Err(_)) if self.exchange.is_overdue() => self.exchange.failed("overdue"),
             Some(Err(_)) => self.exchange.failed("upstream_broke_off"),
             None => {}
         }

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 
+use super::field_rules::{Author, change_answer, changes};
+use super::shape::Shape;
 use super::target::Host;
 use super::{Protocol, Session};
-use crate::route::Route;
+use crate::quota::Place;
+use crate::route::{Route, Target};
 use crate::telemetry::AccessRecord;
 
 /// Ends, and is logged, when it is dropped.
@@ -21,8 +24,12 @@ pub(crate) struct Exchange {
     started: Instant,
     method: Method,
     route: Option<Arc<Route>>,
+    /// What the route makes of the answer.
+    shape: Option<Box<Shape>>,
     status: StatusCode,
     bytes_out: u64,
+    /// What it counts as while it lasts.
+    places: Vec<Place>,
     reason: Option<&'static str>,
     /// Whether the answer waits for its client.
     held: bool,
@@ -44,9 +51,11 @@ impl Exchange {
             started: Instant::now(),
             method: head.method.clone(),
             route: None,
+            shape: None,
             // What a client sees that is gone before it is answered.
             status: StatusCode::INTERNAL_SERVER_ERROR,
             bytes_out: 0,
+            places: vec![],
             reason: Some("aborted"),
             held: false,
             line: session.edge.access_log.is_some().then(Box::default),
@@ -65,6 +74,53 @@ impl Exchange {
     /// Notes the route that was found.
     pub(super) fn routed(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));
+    }
+
+    /// Notes what the route that was found makes of the answer, whatever that is.
+    pub(super) fn shapes(&mut self, route: &Route, head: &Parts, target: &Target<'_>) {
+        self.shape = Shape::of(route, &self.session, head, target, &self.request_id);
+    }
+
+    /// The head of the answer as the client gets it.
+    pub(super) fn finish(&self, headers: &mut HeaderMap, author: Author) {
+        // What a client has sent may be in it, whose meaning no browser shall guess.
+        if author == Author::Gateway {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        if let Some(hsts) = &self.session.edge.rules.hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        if let (Some(shape), Some(route)) = (&self.shape, &self.route) {
+            shape.give(route, headers, author);
+        }
+        let rules = &self.session.edge.rules.answer_fields;
+        if self.route.is_none() && !rules.is_empty() {
+            let (session, id) = (&self.session, &self.request_id);
+            let changes = changes(rules, session, None, &self.method, id);
+            change_answer(headers, &changes, author);
+        }
+    }
+
+    /// Counts for as long as it lasts.
+    pub(super) fn counts(&mut self, place: Option<Place>) {
+        self.places.extend(place);
+    }
+
+    /// What it counts as, for what lasts longer.
+    pub(super) fn places(&self) -> Vec<Place> {
+        self.places.clone()
+    }
+
+    /// When the answer must have ended; `None` if the route lets it take its time.
+    pub(super) fn deadline(&self) -> Option<tokio::time::Instant> {
+        let limit = self.route.as_ref()?.total_timeout?;
+        Some((self.started + limit).into())
+    }
+
+    /// Whether the answer should have ended.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.deadline()
+            .is_some_and(|deadline| deadline <= tokio::time::Instant::now())
     }
 
     /// Notes the answer's status.

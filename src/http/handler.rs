@@ -17,22 +17,27 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout_at;
 
 use super::assertion::Client;
 use super::body::{AnswerBody, Loan};
 use super::exchange::Exchange;
+use super::field_rules::{Author, change_request, changes};
 use super::forward::{forward, open, rewrite_target};
 use super::headers::{self, X_REQUEST_ID};
+use super::limits::{of_address, of_client};
 use super::own_answer;
 use super::refusal::Failure;
+use super::shape::preflight;
 use super::target::{Host, TargetError};
 use super::tunnel::Tunnel;
 use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::callout;
-use crate::credential::{ForwardedQuery, Place, Presented, query_values, split_credentials};
-use crate::route::{self, Requirement, Route, Sought, Target, normalise};
+use crate::credential::{self, ForwardedQuery, Presented, query_values, split_credentials};
+use crate::quota::Place;
+use crate::route::{self, Cors, Requirement, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
@@ -60,7 +65,7 @@ async fn answer(session: Arc<Session>, head: Box<Parts>, body: Incoming) -> Resp
         None => decide(&session, head, &mut exchange).await,
     };
     let answer = match passage {
-        Ok(passage) => carry_out(&session, passage, body).await,
+        Ok(passage) => carry_out(&session, passage, body, &exchange).await,
         Err(failure) => {
             discard(&session, body);
             Err(failure)
@@ -136,22 +141,36 @@ async fn decide(
     check_policy(session, &host)?;
     let route = find_route(session, &head, &host, &path)?;
     exchange.routed(&route);
-    let opening = Opening::of(&head);
-    let is_opening = matches!(opening, Ok(Some(_)));
-    if is_opening {
-        check_origin(&route, &head.headers)?;
-    }
-    let (presented, query) = presented(session, &mut head, &route, is_opening);
     let target = Target {
         matched: &route.path,
         host: host.name(),
         path: &path,
         query: None,
     };
+    exchange.shapes(&route, &head, &target);
+    if let Some(countable) = of_address(session, &route) {
+        // On the heap, as below, so that those who are not counted carry nothing of it.
+        exchange.counts(Box::pin(countable.count()).await?);
+    }
+    if let Some(cors) = &route.cors
+        && Cors::preflighted(&head).is_some()
+    {
+        let answer = preflight(cors, &head);
+        return Ok(Passage::Answered(Answer::of_our_own(answer, route)));
+    }
+    let opening = Opening::of(&head);
+    let is_opening = matches!(opening, Ok(Some(_)));
+    if is_opening {
+        check_origin(&route, &head.headers)?;
+    }
+    let (presented, query) = presented(session, &mut head, &route, is_opening);
     let id = exchange.request_id();
     let asked = asked_about(session, &route, &mut head, &uri, &target, id);
     if route.upstream().is_none() {
-        admit(session, &route, &presented, asked).await?;
+        let admission = admit(session, &route, &presented, asked).await?;
+        if let Some(countable) = of_client(session, &route, &admission) {
+            exchange.counts(Box::pin(countable.count()).await?);
+        }
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
         let target = Target { query, ..target };
@@ -169,6 +188,9 @@ async fn decide(
         });
     }
     let admission = admit(session, &route, &presented, asked).await?;
+    if let Some(countable) = of_client(session, &route, &admission) {
+        exchange.counts(Box::pin(countable.count()).await?);
+    }
     let opening = opening?;
     prepare(
         session,
@@ -176,6 +198,7 @@ async fn decide(
         &mut head,
         &admission,
         &host,
+        &target,
         exchange.request_id(),
     );
     rewrite_target(&mut head, &route, &target, &query).map_err(TargetError::from)?;
@@ -192,6 +215,7 @@ async fn carry_out(
     session: &Arc<Session>,
     passage: Passage,
     body: Incoming,
+    exchange: &Exchange,
 ) -> Result<Answer, Failure> {
     match passage {
         Passage::Mqtt {
@@ -207,7 +231,13 @@ async fn carry_out(
             head,
         } => {
             Box::pin(open_websocket(
-                session, &route, admission, opening, head, body,
+                session,
+                &route,
+                admission,
+                opening,
+                head,
+                body,
+                exchange.places(),
             ))
             .await
         }
@@ -217,7 +247,14 @@ async fn carry_out(
             opening: None,
             head,
         } => {
-            let (response, loan) = forward(&admission, session, &route, head, body).await?;
+            let (response, loan) = match exchange.deadline() {
+                None => forward(&admission, session, &route, head, body).await?,
+                Some(deadline) => {
+                    let sent = Box::pin(forward(&admission, session, &route, head, body));
+                    let sent = timeout_at(deadline, sent).await;
+                    sent.map_err(|_| Failure::Overdue)??
+                }
+            };
             Ok(Answer::of_upstream(response, Some(loan), route))
         }
         Passage::Answered(answer) => {
@@ -325,8 +362,15 @@ fn find_route(
         method: method(head),
         headers: &head.headers,
     };
-    let found = session.edge.rules.routes.find(&sought);
-    found.cloned().map_err(Failure::from)
+    let routes = &session.edge.rules.routes;
+    // A preflight is about another request, and asks for the route of that.
+    if let Some(method) = &Cors::preflighted(head)
+        && let Ok(route) = routes.find(&Sought { method, ..sought })
+        && route.cors.is_some()
+    {
+        return Ok(Arc::clone(route));
+    }
+    routes.find(&sought).cloned().map_err(Failure::from)
 }
 
 /// RFC 8441 §5: an extended CONNECT stands for the GET of HTTP/1.1.
@@ -386,24 +430,24 @@ fn presented(
 }
 
 /// What the request says at a place that its client's certificate has to agree with.
-fn add_names(presented: &mut Presented, place: &Place, head: &Parts) {
+fn add_names(presented: &mut Presented, place: &credential::Place, head: &Parts) {
     match place {
-        Place::UserName => {
+        credential::Place::UserName => {
             for value in head.headers.get_all(AUTHORIZATION) {
                 presented.add_basic_user_name(value.as_bytes());
             }
         }
-        Place::Header(name) => {
+        credential::Place::Header(name) => {
             for value in head.headers.get_all(name) {
                 presented.add_name(place.clone(), value.as_bytes());
             }
         }
-        Place::Query(name) => {
+        credential::Place::Query(name) => {
             for value in query_values(head.uri.query().unwrap_or_default(), name) {
                 presented.add_name(place.clone(), &value);
             }
         }
-        Place::ClientId => {}
+        credential::Place::ClientId => {}
     }
 }
 
@@ -477,6 +521,7 @@ fn prepare(
     head: &mut Parts,
     admission: &Admission,
     host: &Host,
+    target: &Target<'_>,
     request_id: &HeaderValue,
 ) {
     let fields = &mut head.headers;
@@ -490,6 +535,13 @@ fn prepare(
     }
     if session.protocol == Protocol::Http2 {
         headers::join_cookies(fields);
+    }
+    if !route.request_fields.is_empty() {
+        let (rules, method) = (&route.request_fields, &head.method);
+        change_request(
+            fields,
+            changes(rules, session, Some(target), method, request_id),
+        );
     }
     session.fields.set(fields, admission, host, request_id);
     headers::set_granted(fields, admission);
@@ -521,6 +573,7 @@ async fn open_websocket(
     opening: Opening,
     mut head: Box<Parts>,
     body: Incoming,
+    places: Vec<Place>,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
@@ -535,7 +588,7 @@ async fn open_websocket(
         return Err(Failure::BadUpgrade);
     }
     let upstream = hyper::upgrade::on(&mut response);
-    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route));
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route), places);
     let standing = admission.into_standing(route.demand());
     let run = tunnel.run(client, upstream, busy, standing);
     session.edge.tasks.spawn(run);
@@ -557,7 +610,7 @@ fn open_mqtt(
     const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
     let fields = opening.answer(&head, &SUBPROTOCOLS)?;
     let client = opening.take_client(&mut head, body)?;
-    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route));
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
     Ok(Answer::opened(opening.success(), fields, route))
 }
@@ -574,6 +627,15 @@ struct Answer {
 enum Content {
     Own(Bytes),
     Upstreams(Incoming),
+}
+
+impl Content {
+    fn author(&self) -> Author {
+        match self {
+            Self::Own(_) => Author::Gateway,
+            Self::Upstreams(_) => Author::Upstream,
+        }
+    }
 }
 
 impl Answer {
@@ -616,6 +678,7 @@ impl Answer {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
+        exchange.finish(&mut head.headers, content.author());
         // The rest of the body would have to be told from the head of the next request.
         if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
             head.headers

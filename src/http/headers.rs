@@ -33,7 +33,7 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// RFC 9110 §7.6.1, with what older implementations treat alike. `Transfer-Encoding` is between
 /// hyper and each side.
-fn is_hop_by_hop(name: &str) -> bool {
+pub(super) fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
@@ -186,7 +186,7 @@ pub fn is_identity(name: &str) -> bool {
 }
 
 /// The name as those read it who make no difference.
-fn usual(name: &str) -> String {
+pub(super) fn usual(name: &str) -> String {
     name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-")
 }
 

@@ -7,12 +7,15 @@ mod assertion;
 mod body;
 mod certificate;
 mod exchange;
+mod field_rules;
 mod forward;
 mod handler;
 mod head_scan;
 mod headers;
+mod limits;
 mod own_answer;
 mod refusal;
+mod shape;
 mod target;
 mod tunnel;
 mod watch;
@@ -33,6 +36,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use body::{AnswerBody, BodyError, RequestBody};
+pub use field_rules::{Direction, is_guarded};
 use headers::ConnectionFields;
 pub use headers::{ends_here, is_identity, is_reserved};
 use watch::{Progress, Verdict, Watch, Watched};
@@ -44,7 +48,8 @@ use crate::assertion::Asserter;
 use crate::clock::Clock;
 use crate::listener::{Announcement, Permit, Remote};
 use crate::mqtt;
-use crate::route::{Route, RouteTable};
+use crate::quota::Quotas;
+use crate::route::{FieldRules, Route, RouteTable};
 use crate::telemetry::{AccessLog, Metrics, RequestMetrics};
 use crate::tls::Terminator;
 use crate::upstream::Upstream;
@@ -98,6 +103,12 @@ pub struct Rules {
     pub token_places: TokenPlaces,
     /// The fields in which upstreams are told of clients; none of them is a client's.
     pub claim_fields: Vec<HeaderName>,
+    /// What is changed in the fields of answers to requests that no route is for.
+    pub answer_fields: FieldRules,
+    /// What browsers are told of TLS (RFC 6797); `None` without TLS, where they would not listen.
+    pub hsts: Option<HeaderValue>,
+    /// How much each client may ask for of each route, by [`crate::route::Route::id`].
+    pub quotas: Arc<[Quotas]>,
     /// Bounds.
     pub limits: Limits,
 }

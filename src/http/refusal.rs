@@ -8,16 +8,18 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
-use hyper::{Method, Response, StatusCode};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use thiserror::Error;
 
 use super::body::AnswerBody;
 use super::exchange::Exchange;
+use super::field_rules::Author;
 use super::head_scan::Offence;
 use super::headers::{X_REQUEST_ID, ascii};
 use super::target::TargetError;
 use crate::access::Refusal;
 use crate::callout::Objection;
+use crate::quota::Overrun;
 use crate::route::NotFound;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
@@ -61,6 +63,10 @@ pub(super) enum Failure {
     Opening(#[from] OpeningError),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    #[error(transparent)]
+    Limited(#[from] Overrun),
+    #[error("the answer did not begin within the route's total_timeout")]
+    Overdue,
     #[error("the upstream answered the WebSocket opening with a wrong Sec-WebSocket-Accept")]
     BadUpgrade,
 }
@@ -98,6 +104,8 @@ impl Failure {
                 (S::BAD_REQUEST, "bad_request")
             }
             Self::Upstream(error) => of_upstream(error),
+            Self::Limited(_) => (S::TOO_MANY_REQUESTS, "too_many_requests"),
+            Self::Overdue => (S::GATEWAY_TIMEOUT, "gateway_timeout"),
             Self::BadUpgrade => (S::BAD_GATEWAY, "bad_gateway"),
         };
         Outcome { status, code }
@@ -123,6 +131,9 @@ impl Failure {
             Self::Upstream(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Upstream(UpstreamError::Exchange { .. }) => "upstream_failed",
             Self::Upstream(UpstreamError::TimedOut { .. }) => "upstream_timeout",
+            Self::Limited(Overrun::Pace(_)) => "too_often",
+            Self::Limited(Overrun::AtOnce) => "too_many_at_once",
+            Self::Overdue => "overdue",
             Self::BadUpgrade => "upstream_bad_upgrade",
         }
     }
@@ -132,6 +143,7 @@ impl Failure {
         matches!(
             self,
             Self::Upstream(_)
+                | Self::Overdue
                 | Self::BadUpgrade
                 | Self::Refused(
                     Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided)
@@ -158,6 +170,8 @@ impl Failure {
             | Self::Refused(_)
             | Self::Opening(_)
             | Self::Upstream(_)
+            | Self::Limited(_)
+            | Self::Overdue
             | Self::BadUpgrade => false,
         }
     }
@@ -180,9 +194,7 @@ impl Failure {
         // In HTTP/2 hyper would send it, and the client would take that for an error.
         let is_head = exchange.is_head();
         let body = if is_head { Bytes::new() } else { document };
-        let mut response = Response::new(AnswerBody::own(body, exchange));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
+        let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
@@ -213,9 +225,17 @@ impl Failure {
             // RFC 9110 §15.6.4.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
+        if let Self::Limited(overrun) = &self {
+            // RFC 6585 §4.
+            headers.insert(RETRY_AFTER, wait(overrun).into());
+        }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        exchange.finish(&mut headers, Author::Gateway);
+        let mut response = Response::new(AnswerBody::own(body, exchange));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 }
@@ -230,6 +250,14 @@ impl From<NotFound> for Failure {
                 Self::NotAllowed { allow }
             }
         }
+    }
+}
+
+/// Whole seconds, and not fewer than one has to wait.
+fn wait(overrun: &Overrun) -> u64 {
+    match overrun {
+        Overrun::Pace(time) => time.as_secs() + u64::from(time.subsec_nanos() > 0),
+        Overrun::AtOnce => 1,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::access::Standing;
 use crate::credential::Presented;
 use crate::listener::Announcement;
 use crate::mqtt;
+use crate::quota::Place;
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
 use crate::upstream::Busy;
@@ -21,13 +22,19 @@ use crate::websocket::{ByteStream, CloseCode, FrameScanner};
 pub(super) struct Tunnel {
     session: Arc<Session>,
     route: Arc<Route>,
+    /// What it counts as while it is open.
+    _places: Vec<Place>,
 }
 
 impl Tunnel {
-    pub(super) fn new(session: Arc<Session>, route: Arc<Route>) -> Self {
+    pub(super) fn new(session: Arc<Session>, route: Arc<Route>, places: Vec<Place>) -> Self {
         // In HTTP/1.1 the connection is no more than the tunnel; in HTTP/2 it serves on.
         session.progress.enter_tunnel();
-        Self { session, route }
+        Self {
+            session,
+            route,
+            _places: places,
+        }
     }
 
     /// Takes both sides over once hyper lets them go, and carries frames until either ends, or
@@ -81,6 +88,7 @@ impl Tunnel {
             entry: self.route.entry(),
             demand: self.route.demand(),
             presented,
+            quotas: edge.rules.quotas.get(self.route.id),
         };
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }

@@ -62,6 +62,18 @@ impl DistinguishedName {
         sets.join(",")
     }
 
+    /// The same without its common names.
+    #[must_use]
+    pub fn without_cn(&self) -> Self {
+        let is_other = |attribute: &&Attribute| attribute.kind != "CN";
+        let others = |set: &Vec<Attribute>| set.iter().filter(is_other).cloned().collect();
+        let sets = self.0.iter().map(others);
+        Self(
+            sets.filter(|set: &Vec<Attribute>| !set.is_empty())
+                .collect(),
+        )
+    }
+
     /// The texts of one type, `"CN"`, as they stand.
     pub fn texts<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
         let of_kind = move |attribute: &&Attribute| attribute.kind == kind;

@@ -65,6 +65,13 @@ impl Template {
         values.is_empty().then_some(only)
     }
 
+    /// Whether the field `name`, as it stands in braces, is part of it.
+    #[must_use]
+    pub fn uses(&self, name: &str) -> bool {
+        let field = name.parse::<Field>().ok().map(Part::Field);
+        field.is_some_and(|field| self.0.contains(&field))
+    }
+
     fn values(&self, device: &DeviceIdentity) -> Vec<Secret> {
         let mut values = vec![Secret::new("")];
         for part in &self.0 {

@@ -3,17 +3,15 @@
 //!
 //! What is over a limit is turned away before anything is spent on it; those who are here stay.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::tally::{Counted, Tally};
 use crate::telemetry::Shed;
 
 /// How many there may be; `None` for any number.
@@ -28,20 +26,12 @@ pub struct CrowdLimits {
 /// Those who are here.
 #[derive(Debug, Default)]
 pub struct Crowd {
-    /// Each address is in the one that its hash says, so that workers seldom wait for each other.
-    shards: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
-    hasher: RandomState,
+    addresses: Arc<Tally<IpAddr>>,
     handshakes: AtomicUsize,
 }
 
-const SHARDS: usize = 32;
-
 /// A connection that is counted among those of its address, until it is dropped.
-#[derive(Debug)]
-pub struct Presence {
-    crowd: Arc<Crowd>,
-    address: IpAddr,
-}
+pub type Presence = Counted<IpAddr>;
 
 /// A handshake that is under way, until it is dropped.
 #[derive(Debug)]
@@ -53,23 +43,12 @@ impl Crowd {
     ///
     /// # Errors
     /// [`Shed::Address`].
-    pub fn join(
-        self: &Arc<Self>,
-        address: IpAddr,
-        most: Option<usize>,
-    ) -> Result<Option<Presence>, Shed> {
+    pub fn join(&self, address: IpAddr, most: Option<usize>) -> Result<Option<Presence>, Shed> {
         let Some(most) = most else {
             return Ok(None);
         };
-        let address = household(address);
-        let mut shard = self.shard(address);
-        let count = shard.entry(address).or_default();
-        if *count >= most {
-            return Err(Shed::Address);
-        }
-        *count += 1;
-        let crowd = Arc::clone(self);
-        Ok(Some(Presence { crowd, address }))
+        let presence = self.addresses.join(household(address), most);
+        presence.map(Some).ok_or(Shed::Address)
     }
 
     /// Counts one more handshake, unless `most` are under way.
@@ -92,26 +71,6 @@ impl Crowd {
             Err(Shed::Handshakes)
         }
     }
-
-    fn shard(&self, address: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        let hash = self.hasher.hash_one(address);
-        let place = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
-        self.shards[place]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        let mut shard = self.crowd.shard(self.address);
-        if let Some(count) = shard.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(&self.address);
-            }
-        }
-    }
 }
 
 impl Drop for Handshaking {
@@ -122,7 +81,8 @@ impl Drop for Handshaking {
 
 /// What is taken for one client: an IPv6 network gives every host at least 2^64 addresses to choose
 /// from (RFC 4291 §2.5.1).
-fn household(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -168,12 +128,7 @@ mod tests {
         );
         assert!(crowd.join(ip("192.0.2.2"), Some(2)).is_ok());
         drop(here);
-        assert!(
-            crowd
-                .shards
-                .iter()
-                .all(|shard| shard.lock().unwrap().is_empty())
-        );
+        assert!(crowd.addresses.is_empty());
     }
 
     #[test]

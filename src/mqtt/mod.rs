@@ -21,6 +21,7 @@ pub use session::{Entrance, serve};
 
 use crate::access::Gate;
 use crate::clock::Clock;
+use crate::quota::Quotas;
 use crate::route::ListenerDemand;
 use crate::socket::Socket;
 use crate::telemetry::Metrics;
@@ -36,6 +37,8 @@ pub struct Edge {
     pub demand: ListenerDemand,
     /// How CONNECT is treated.
     pub settings: Settings,
+    /// How much each client of the listener may ask for.
+    pub quotas: Quotas,
     /// How long a drain may take: sessions end spread over it.
     pub drain_timeout: Duration,
     /// For checking sessions again when trust has changed; `None` without TLS.

@@ -13,6 +13,7 @@ use super::codec::{
 use crate::access::Refusal;
 use crate::callout::Objection;
 use crate::credential::Source;
+use crate::quota::Overrun;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
 use crate::websocket::DialError;
@@ -34,6 +35,8 @@ pub(super) enum Failure {
     AuthenticationMethod,
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Limited(#[from] Overrun),
     #[error("the password cannot be set: {0}")]
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
@@ -91,6 +94,10 @@ impl Failure {
             | Self::Malformed(_) => None,
             Self::AuthenticationMethod => Some((R::BadAuthenticationMethod, C::NotAuthorized)),
             Self::Refused(refusal) => Some(refused(refusal)),
+            Self::Limited(Overrun::Pace(_)) => {
+                Some((R::ConnectionRateExceeded, C::ServerUnavailable))
+            }
+            Self::Limited(Overrun::AtOnce) => Some((R::QuotaExceeded, C::ServerUnavailable)),
             Self::Rewrite(_) => Some((R::NotAuthorized, C::NotAuthorized)),
             Self::Broker(UpstreamError::Overloaded { .. }) => {
                 Some((R::ServerBusy, C::ServerUnavailable))
@@ -119,6 +126,7 @@ impl Failure {
             | Self::Untrusted
             | Self::AuthenticationMethod
             | Self::Refused(_)
+            | Self::Limited(_)
             | Self::Rewrite(_) => Ending::Refused,
             Self::Draining
             | Self::Broker(_)
@@ -138,6 +146,8 @@ impl Failure {
             Self::Malformed(_) => "malformed_connect",
             Self::AuthenticationMethod => "authentication_method",
             Self::Refused(refusal) => refusal.code(),
+            Self::Limited(Overrun::Pace(_)) => "too_often",
+            Self::Limited(Overrun::AtOnce) => "too_many_at_once",
             Self::Rewrite(_) => "unusable_password",
             Self::Broker(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Broker(_) => "upstream_unreachable",

@@ -15,7 +15,9 @@ use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, let_go};
 use crate::access::{Admission, ClientCredential, Connection, Refusal, Standing};
 use crate::credential::{Place, Presented};
+use crate::listener::crowd::household;
 use crate::listener::{Announcement, Remote};
+use crate::quota::{self, Key, Overrun, Quota, Quotas};
 use crate::relay::{Breach, End, Farewell, Idle, Relay};
 use crate::route::{Demand, Entry};
 use crate::secret::Secret;
@@ -32,6 +34,8 @@ pub struct Entrance<'a> {
     pub demand: Demand<'a>,
     /// What it has presented already, by opening a WebSocket.
     pub presented: Presented,
+    /// How much each client may ask for, a CONNECT and the session after it being one request.
+    pub quotas: Option<&'a Quotas>,
 }
 
 /// Serves one MQTT client, on a connection of its own or inside a WebSocket.
@@ -47,6 +51,7 @@ pub async fn serve<C: Transport>(
         entry,
         demand,
         presented,
+        quotas,
     } = entrance;
     let session = Session {
         connection,
@@ -54,6 +59,7 @@ pub async fn serve<C: Transport>(
         servers,
         entry,
         demand,
+        quotas,
     };
     if let Err(refused) = session.run(client, presented, lifecycle).await {
         session.refuse(refused).await;
@@ -66,6 +72,7 @@ struct Session<'a> {
     servers: &'a Servers,
     entry: Entry<'a>,
     demand: Demand<'a>,
+    quotas: Option<&'a Quotas>,
 }
 
 /// A client that gets no further than its CONNECT.
@@ -84,6 +91,8 @@ struct Opened {
     maximum_packet_size: Option<u32>,
     /// What the client was admitted by.
     standing: Standing,
+    /// What the session counts as while it lasts.
+    places: [Option<quota::Place>; 2],
 }
 
 impl Session<'_> {
@@ -196,7 +205,9 @@ impl Session<'_> {
     /// Admits the CONNECT and takes it to a broker. Nothing of it leaves before it is admitted.
     async fn open(&self, connect: &Connect<'_>, presented: Presented) -> Result<Opened, Failure> {
         let auth = self.check_authentication_method(connect)?;
+        let of_address = self.count_address().await?;
         let admission = self.admit(connect, presented).await?;
+        let of_client = self.count_client(&admission).await?;
         let rewritten = rewrite(&admission, connect)?;
         let version = connect.version();
         let mut broker = Broker::dial(self.servers, self.connection, &admission, version).await?;
@@ -217,7 +228,36 @@ impl Session<'_> {
             auth,
             maximum_packet_size: connect.maximum_packet_size(),
             standing: admission.into_standing(self.demand),
+            places: [of_address, of_client],
         })
+    }
+
+    /// Counts the CONNECT of its address, before anything is asked about it.
+    async fn count_address(&self) -> Result<Option<quota::Place>, Overrun> {
+        match self.quotas.and_then(|quotas| quotas.address.as_ref()) {
+            Some(quota) => self.count(quota, self.address()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Counts it of its client, once that is known.
+    async fn count_client(&self, admission: &Admission) -> Result<Option<quota::Place>, Overrun> {
+        let Some(quota) = self.quotas.and_then(|quotas| quotas.client.as_ref()) else {
+            return Ok(None);
+        };
+        let key = admission.key(self.connection);
+        self.count(quota, key.unwrap_or_else(|| self.address()))
+            .await
+    }
+
+    async fn count(&self, quota: &Quota, key: Key) -> Result<Option<quota::Place>, Overrun> {
+        let now = self.edge.clock.since_epoch();
+        // On the heap, so that those who count nothing carry nothing of it.
+        Box::pin(quota.admit(key, now)).await
+    }
+
+    fn address(&self) -> Key {
+        Key::of_address(household(self.connection.remote().ip()))
     }
 
     /// Whether AUTH packets may pass.
@@ -276,6 +316,7 @@ impl Session<'_> {
             auth,
             maximum_packet_size,
             standing,
+            places: _places,
         } = opened;
         let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
         let down = Packets::of_broker(version, auth);

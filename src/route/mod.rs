@@ -7,9 +7,12 @@
 mod assertion;
 mod claims;
 mod condition;
+mod cors;
 mod demand;
 mod destination;
 mod dialect;
+mod field_rules;
+mod field_template;
 mod path;
 mod path_match;
 mod pattern;
@@ -24,9 +27,12 @@ use std::time::Duration;
 pub use assertion::{AssertedClaim, ForwardedAssertion};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
+pub use cors::{Cors, Leave, OriginPattern};
 pub use demand::{Demand, Demands, Entry, ListenerDemand};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
+pub use field_rules::{FieldAction, FieldChange, FieldRule, FieldRules};
+pub use field_template::{CertificateField, Facts, FieldTemplate, FieldTemplateError, Scope};
 pub use path::{PathError, normalise};
 pub use path_match::PathMatch;
 pub use pattern::{Pattern, PatternError};
@@ -36,6 +42,7 @@ pub use template::{Target, TemplateError};
 pub use web_origin::{WebOrigin, WebOriginError};
 
 use crate::host::HostPattern;
+use crate::quota;
 
 /// What a route demands of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,14 +115,24 @@ pub struct Route {
     pub forward_certificate: Vec<CertificateDialect>,
     /// The signed token by which upstream is told who the client is.
     pub forward_assertion: Option<ForwardedAssertion>,
+    /// What is changed in the fields of requests on their way to the upstream.
+    pub request_fields: FieldRules,
+    /// What is changed in the fields of all answers.
+    pub answer_fields: FieldRules,
+    /// Which pages of other origins may read its answers; `None` leaves it to the upstream.
+    pub cors: Option<Box<Cors>>,
     /// Where it leads.
     pub destination: Destination,
     /// The pages that may open WebSockets; none means any. Who is no browser names no page.
     pub origins: Vec<WebOrigin>,
+    /// How much each client may ask for.
+    pub quotas: quota::Settings,
     /// Most bytes in a request's body.
     pub max_body: u64,
     /// How long the upstream may take until its response begins.
     pub response_timeout: Duration,
+    /// How long a request may take up to the last byte of its answer; `None` for any time.
+    pub total_timeout: Option<Duration>,
     /// How long a WebSocket may stay silent in both directions.
     pub idle_timeout: Duration,
     /// Whether the `authorization` query parameter stays in the forwarded URI.

@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::route::{Conditions, Destination, PathMatch, Protocol, Requirement};
+    use crate::route::{Conditions, Destination, FieldRules, PathMatch, Protocol, Requirement};
 
     fn route(name: &str, hosts: &[&str], path: PathMatch) -> Arc<Route> {
         Arc::new(Route {
@@ -147,10 +147,15 @@ mod tests {
             forward_claims: vec![],
             forward_certificate: vec![],
             forward_assertion: None,
+            request_fields: FieldRules::default(),
+            answer_fields: FieldRules::default(),
+            cors: None,
             destination: Destination::Upstream(0),
             origins: vec![],
+            quotas: crate::quota::Settings::default(),
             max_body: 0,
             response_timeout: Duration::ZERO,
+            total_timeout: None,
             idle_timeout: Duration::ZERO,
             keep_query_credential: false,
         })

@@ -140,7 +140,7 @@ fn variable(name: &str, matched: &PathMatch, query: QueryUse) -> Result<Variable
 }
 
 /// Appends `text` with everything encoded that no URI has; what is encoded already stays so.
-fn push_encoded(filled: &mut String, text: &str) {
+pub(super) fn push_encoded(filled: &mut String, text: &str) {
     let bytes = text.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {
         if is_plain(*byte) && (*byte != b'%' || is_escape(&bytes[at..])) {

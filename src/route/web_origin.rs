@@ -46,6 +46,10 @@ impl FromStr for WebOrigin {
 }
 
 impl WebOrigin {
+    pub(super) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
     /// Whether `field`, the value of an `Origin` field, is this one.
     #[must_use]
     pub fn is(&self, field: &HeaderValue) -> bool {

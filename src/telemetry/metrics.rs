@@ -24,6 +24,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabel, Counter>,
+    limited: Family<RouteLabel, Counter>,
     reloads: Family<ReloadLabel, Counter>,
     servers_in_service: Family<ServerLabels, Gauge>,
     servers_busy: Family<ServerLabels, Gauge>,
@@ -267,6 +268,7 @@ impl Default for Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
             refusals: Family::default(),
+            limited: Family::default(),
             reloads: Family::default(),
             servers_in_service: Family::default(),
             servers_busy: Family::default(),
@@ -327,6 +329,11 @@ impl Metrics {
             "refusals",
             "Requests refused or failed, by reason",
             self.refusals.clone(),
+        );
+        r.register(
+            "limited",
+            "Requests and CONNECTs over the limits of a route or listener for one client or address",
+            self.limited.clone(),
         );
         r.register(
             "websockets_active",
@@ -460,6 +467,13 @@ impl Metrics {
                 route: route.to_owned(),
             }),
         }
+    }
+
+    /// Counts what is over the limits of `route`, or of a listener that has none.
+    #[must_use]
+    pub fn limited(&self, route: &str) -> Counter {
+        let route = route.to_owned();
+        self.limited.get_or_create_owned(&RouteLabel { route })
     }
 
     /// The metrics of `server`, one of `upstream`.

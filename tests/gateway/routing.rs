@@ -31,7 +31,7 @@ async fn problems(tables: &str) -> String {
 }
 
 /// The answer to a request without TLS, as it comes.
-async fn plain(address: SocketAddr, head: &str) -> String {
+pub(super) async fn plain(address: SocketAddr, head: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{head}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

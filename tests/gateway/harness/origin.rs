@@ -2,7 +2,8 @@
 //!
 //! `/bytes/N` answers with N bytes, `/status/N` with that status, `/silent` never, `/half` stops in
 //! the middle of its body; a WebSocket opening is accepted and its bytes echoed, except under
-//! `/refuse` (403), `/wrong-accept` and `/plain-200`. Everything else is answered `ok`.
+//! `/refuse` (403), `/wrong-accept` and `/plain-200`. Everything else is answered `ok`. Each `x-say:
+//! name: value` of a request becomes a field of its answer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -116,6 +119,22 @@ impl Origin {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        let said: Vec<String> = request
+            .headers()
+            .get_all("x-say")
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect();
+        let mut response = self.respond(request).await;
+        for field in &said {
+            let (name, value) = field.split_once(": ").unwrap();
+            let name: HeaderName = name.parse().unwrap();
+            response.headers_mut().append(name, value.parse().unwrap());
+        }
+        response
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
         if request.headers().contains_key(UPGRADE) {
             return self.upgrade(request);
         }
