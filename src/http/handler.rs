@@ -149,14 +149,11 @@ async fn decide(
     };
     exchange.shapes(&route, &head, &target);
     if let Some(countable) = of_address(session, &route) {
-        // On the heap, as below, so that those who are not counted carry nothing of it.
+        // On the heap, so that those who are not counted carry nothing of it.
         exchange.counts(Box::pin(countable.count()).await?);
     }
-    if let Some(cors) = &route.cors
-        && Cors::preflighted(&head).is_some()
-    {
-        let answer = preflight(cors, &head);
-        return Ok(Passage::Answered(Answer::of_our_own(answer, route)));
+    if let Some(answer) = answer_preflight(&route, &head) {
+        return Ok(Passage::Answered(answer));
     }
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
@@ -168,9 +165,7 @@ async fn decide(
     let asked = asked_about(session, &route, &mut head, &uri, &target, id);
     if route.upstream().is_none() {
         let admission = admit(session, &route, &presented, asked).await?;
-        if let Some(countable) = of_client(session, &route, &admission) {
-            exchange.counts(Box::pin(countable.count()).await?);
-        }
+        count_client(session, &route, &admission, exchange).await?;
         let query = own_answer::query(session, &uri);
         let query = query.as_deref();
         let target = Target { query, ..target };
@@ -188,9 +183,7 @@ async fn decide(
         });
     }
     let admission = admit(session, &route, &presented, asked).await?;
-    if let Some(countable) = of_client(session, &route, &admission) {
-        exchange.counts(Box::pin(countable.count()).await?);
-    }
+    count_client(session, &route, &admission, exchange).await?;
     let opening = opening?;
     prepare(
         session,
@@ -488,6 +481,20 @@ async fn admit(
     Ok(admission.await?)
 }
 
+/// Counts the request among those of its client, if there is room for it.
+async fn count_client(
+    session: &Session,
+    route: &Route,
+    admission: &Admission,
+    exchange: &mut Exchange,
+) -> Result<(), Failure> {
+    if let Some(countable) = of_client(session, route, admission) {
+        // On the heap, so that those who are not counted carry nothing of it.
+        exchange.counts(Box::pin(countable.count()).await?);
+    }
+    Ok(())
+}
+
 /// For a client that will present its credential inside the WebSocket.
 async fn admit_to_present(
     session: &Session,
@@ -498,6 +505,13 @@ async fn admit_to_present(
     let gate = &session.edge.rules.gate;
     let admission = gate.admit_to_present(&session.connection, route.demand(), presented, now);
     Ok(admission.await?)
+}
+
+/// The answer to a browser that asks whether it may ask, before anybody has to say who they are.
+fn answer_preflight(route: &Arc<Route>, head: &Parts) -> Option<Answer> {
+    let cors = route.cors.as_ref()?;
+    Cors::preflighted(head)?;
+    Some(Answer::of_our_own(preflight(cors, head), Arc::clone(route)))
 }
 
 /// The answer of a route without an upstream.
