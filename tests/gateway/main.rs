@@ -16,6 +16,7 @@ mod credentials;
 mod crowd;
 mod deadlines;
 mod descriptors;
+mod early_hints;
 mod extended_connect;
 mod fields;
 mod floods;
