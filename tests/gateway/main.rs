@@ -32,6 +32,7 @@ mod lifecycle;
 mod mqtt;
 mod oidc_provider;
 mod parity;
+mod plain_http;
 mod proxied;
 mod quotas;
 mod resumption;
