@@ -38,36 +38,56 @@ until "$bin/portcullis" healthcheck --config config.toml >/dev/null 2>&1; do
 done
 
 secret=$(openssl x509 -in certs/client.crt -noout -subject -nameopt multiline,utf8,-esc_msb | sed -n 's/^ *commonName *= //p')
+# How a device is known decides what each command shows: its certificate, or the secret alone.
+auth=$(sed -n 's/^auth = "\(.*\)".*/\1/p' config.toml)
+if [ "${AUTH:-${PORTCULLIS_AUTH:-$auth}}" = key ]; then
+  known="In this mode no certificate is asked for: a device is known by its client secret, here $secret."
+  publish="the secret is enough"
+  curl="--cacert certs/ca.crt -H \"Authorization: Client $secret\""
+  be_refused="Be refused (no secret):
+  curl -sS -i --cacert certs/ca.crt https://localhost:8443/http/echo"
+  websocket="{ headers: { Authorization: \"Client $secret\" } }"
+  mqtt="--cafile certs/ca.crt"
+  password="the secret is the password"
+else
+  known="The device's certificate is certs/client.crt; its CN is the client secret, $secret."
+  publish="the certificate is enough"
+  curl="--cacert certs/ca.crt --cert certs/client.crt --key certs/client.key"
+  be_refused="Be refused (another secret than the certificate's):
+  curl -sS -i $curl \\
+    -H \"Authorization: Client another\" https://localhost:8443/http/echo"
+  websocket="{ cert: fs.readFileSync(\"certs/client.crt\"), key: fs.readFileSync(\"certs/client.key\") }"
+  mqtt="--cafile certs/ca.crt --cert certs/client.crt --key certs/client.key"
+  password="-P may be left out"
+fi
 cat <<TEXT
 
 Portcullis listens on https://localhost:8443 (HTTPS, WSS, MQTT over WSS at /mqtt) and on port 8883
 (MQTTS), its admin listener on http://127.0.0.1:9900.
-The device's certificate is certs/client.crt; its CN is the client secret, $secret.
+$known
 
-Publish (the certificate is enough):
-  curl -sS -i --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+Publish ($publish):
+  curl -sS -i $curl \\
     -H "Content-Type: application/senml+json" \\
     https://localhost:8443/http/m/home/c/meter -d '[{"n":"voltage","u":"V","v":120.1}]'
 
 See what the adapter gets:
-  curl -sS --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+  curl -sS $curl \\
     https://localhost:8443/http/echo
 
-Be refused (another secret than the certificate's):
-  curl -sS -i --cacert certs/ca.crt --cert certs/client.crt --key certs/client.key \\
-    -H "Authorization: Client another" https://localhost:8443/http/echo
+$be_refused
 
 Receive what is published, over a WebSocket (npm install --prefix tests/clients, once):
   NODE_PATH=tests/clients/node_modules NODE_EXTRA_CA_CERTS=certs/ca.crt node -e '
     const fs = require("fs"), WebSocket = require("ws");
     const ws = new WebSocket("wss://localhost:8443/ws/m/home/c/meter",
-      { cert: fs.readFileSync("certs/client.crt"), key: fs.readFileSync("certs/client.key") });
+      $websocket);
     ws.on("message", data => console.log(String(data)));'
 
-Receive it and publish over MQTT (Debian: mosquitto-clients); -P may be left out:
-  mosquitto_sub -h localhost -p 8883 --cafile certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+Receive it and publish over MQTT (Debian: mosquitto-clients); $password:
+  mosquitto_sub -h localhost -p 8883 $mqtt \\
     -u meter -P $secret -t m/home/c/meter
-  mosquitto_pub -h localhost -p 8883 --cafile certs/ca.crt --cert certs/client.crt --key certs/client.key \\
+  mosquitto_pub -h localhost -p 8883 $mqtt \\
     -u meter -P $secret -t m/home/c/meter -m '[{"n":"voltage","u":"V","v":120.1}]'
 
 Health and numbers:

@@ -15,7 +15,7 @@ pub use admission::{Admission, ClientCredential};
 pub use binding::{Binding, Rule, SecretRule};
 pub use connection::{Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
-pub use standing::Standing;
+pub use standing::{Lapse, Standing};
 
 use user::User;
 

@@ -1,9 +1,15 @@
 //! Those who stay: a WebSocket or an MQTT session is let in once, and is asked again whenever what let
 //! it in may have changed.
 
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Gate, Refusal, User};
+use super::user::check_claims;
+use super::{Connection, Gate, Refusal, User};
+use crate::clock::Clock;
 use crate::route::{Demand, Entry, Requirement};
 use crate::token::Flaw;
 
@@ -73,12 +79,40 @@ impl Gate {
         }
     }
 
-    /// Keys that cannot be had are no reason to send anybody away.
+    /// Keys that cannot be had are no reason to send anybody away, nor is an issuer that does not answer.
     async fn check_user(&self, user: &User, demand: Demand<'_>, now: u64) -> Result<(), Refusal> {
-        match self.tokens.load_full().verify(&user.bearer, now).await {
-            Ok(_) | Err(Flaw::Unavailable) => user.check_claims(demand.claims),
-            Err(flaw) => Err(flaw.into()),
-        }
+        let token = match self.tokens.load_full().verify(&user.bearer, now).await {
+            Ok(token) => token,
+            Err(Flaw::Unavailable) => Arc::clone(&user.token),
+            Err(flaw) => return Err(flaw.into()),
+        };
+        check_claims(&token, demand.claims)
+    }
+
+    /// Checks somebody who has stayed, as [`Self::check_again`] does, every time that whoever may have
+    /// taken back its token is to be asked.
+    pub fn lapse<'a>(
+        &'a self,
+        standing: &'a Standing,
+        entry: Entry<'a>,
+        connection: &Connection,
+        clock: &'a dyn Clock,
+    ) -> Lapse<'a> {
+        // A fleet that has come at once does not ask at once.
+        let sooner = 1.0 - connection.id().share() / 10.0;
+        let token = standing.user.as_ref().map(|user| &user.token);
+        let recheck = token.and_then(|token| token.recheck());
+        Lapse(recheck.map(|recheck| -> Ending<'a> {
+            Box::pin(async move {
+                loop {
+                    tokio::time::sleep(recheck.mul_f64(sooner)).await;
+                    let now = clock.now();
+                    if let Err(refusal) = self.check_again(standing, entry, now).await {
+                        return refusal;
+                    }
+                }
+            })
+        }))
     }
 
     /// Checks somebody who has stayed against the list of revoked tokens.
@@ -90,5 +124,30 @@ impl Gate {
             Some(user) => self.check_token(&user.token, now),
             None => Ok(()),
         }
+    }
+}
+
+type Ending<'a> = Pin<Box<dyn Future<Output = Refusal> + Send + 'a>>;
+
+/// Ends, once, when somebody who has stayed is found to have lost the right to. It is there for those alone
+/// whose token can be taken back, and never ends for all others.
+pub struct Lapse<'a>(Option<Ending<'a>>);
+
+impl fmt::Debug for Lapse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lapse").finish_non_exhaustive()
+    }
+}
+
+impl Future for Lapse<'_> {
+    type Output = Refusal;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Refusal> {
+        let Some(ending) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let refusal = ready!(ending.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(refusal)
     }
 }

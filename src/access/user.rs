@@ -23,14 +23,14 @@ impl User {
         let expires = self.token.expires()?;
         Some(Duration::from_secs(expires.saturating_sub(now)).min(FOREVER))
     }
+}
 
-    /// Whether the token says all that is demanded of it.
-    pub(super) fn check_claims(&self, rules: &[ClaimRule]) -> Result<(), Refusal> {
-        if rules.iter().all(|rule| rule.holds(self.token.claims())) {
-            Ok(())
-        } else {
-            Err(Refusal::Claims)
-        }
+/// Whether `token` says all that is demanded of it.
+pub(super) fn check_claims(token: &VerifiedToken, rules: &[ClaimRule]) -> Result<(), Refusal> {
+    if rules.iter().all(|rule| rule.holds(token.claims())) {
+        Ok(())
+    } else {
+        Err(Refusal::Claims)
     }
 }
 
@@ -57,10 +57,9 @@ impl Gate {
         if !is_bound_to(&token, connection) {
             return Err(Refusal::TokenBinding);
         }
+        check_claims(&token, claims)?;
         let bearer = Arc::new(bearer.clone());
-        let user = User { bearer, token };
-        user.check_claims(claims)?;
-        Ok(user)
+        Ok(User { bearer, token })
     }
 
     /// Whether anything that is presented is a token.

@@ -22,7 +22,7 @@ const STATUSES: &[(&str, StatusCode)] = &[
 ];
 
 /// The keys of a route that are about its upstream.
-const OF_UPSTREAMS: [&str; 13] = [
+const OF_UPSTREAMS: [&str; 14] = [
     "protocol",
     "strip_prefix",
     "rewrite",
@@ -32,6 +32,7 @@ const OF_UPSTREAMS: [&str; 13] = [
     "total_timeout",
     "idle_timeout",
     "keep_query_credential",
+    "early_hints",
     "forward_claims",
     "forward_certificate",
     "forward_assertion",

@@ -192,6 +192,7 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
         Introspected::Atom => owned(&["entity_id"]),
     };
     let ttl = section.read("cache_ttl", 30 * SECOND, duration);
+    let recheck = section.read("recheck", 300 * SECOND, duration);
     let rules = Rules {
         audiences: section.read("audiences", vec![], list),
         leeway: Duration::ZERO,
@@ -228,6 +229,7 @@ fn introspection(section: Section<'_, '_>, base: &Path) -> Option<IntrospectionS
         asker: asker?,
         prefixes,
         ttl,
+        recheck,
         rules,
         fetch,
     })

@@ -125,6 +125,7 @@ fn of_listener(id: usize, listener: &str, redirect: Redirect, shared: &Fields) -
         total_timeout: None,
         idle_timeout: MINUTE,
         keep_query_credential: false,
+        early_hints: false,
     }
 }
 
@@ -180,6 +181,7 @@ fn route(
         total_timeout: section.read_optional("total_timeout", duration),
         idle_timeout: section.read("idle_timeout", 60 * MINUTE, duration),
         keep_query_credential: section.read("keep_query_credential", false, boolean),
+        early_hints: section.read("early_hints", false, boolean),
     };
     refuse_contradictions(section, &route);
     path.and(destination).map(|_| route)
@@ -248,6 +250,10 @@ fn refuse_contradictions(section: &Section<'_, '_>, route: &Route) {
     if route.protocol == Protocol::Mqtt && section.has("request_headers") {
         let message = "has no meaning where protocol = \"mqtt\", which has no fields";
         section.problem("request_headers", message);
+    }
+    if route.protocol == Protocol::Mqtt && route.early_hints {
+        let message = "must be false where protocol = \"mqtt\", which has no answers";
+        section.problem("early_hints", message);
     }
     if route.keep_query_credential && route.requirement.takes_tokens() {
         let message = "must be false where bearer tokens are taken: no log shall show one";

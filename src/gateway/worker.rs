@@ -356,9 +356,10 @@ fn report_handshake(listener: &LiveListener, remote: SocketAddr, error: &Handsha
     let result = match error {
         HandshakeError::Timeout(_) => HandshakeResult::Timeout,
         _ if error.certificate().is_some() => HandshakeResult::Certificate,
-        HandshakeError::NoServerName | HandshakeError::Io(_) | HandshakeError::Peer(_) => {
-            HandshakeResult::Failed
-        }
+        HandshakeError::NoServerName
+        | HandshakeError::PlainHttp
+        | HandshakeError::Io(_)
+        | HandshakeError::Peer(_) => HandshakeResult::Failed,
     };
     listener.metrics.handshake(result);
     match error.certificate() {

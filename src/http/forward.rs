@@ -10,6 +10,7 @@ use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::Session;
 use super::body::{Fault, Loan, RequestBody, Upload};
+use super::early_hints::EarlyHints;
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
@@ -21,7 +22,7 @@ use crate::upstream::{Busy, UpstreamError};
 pub(super) async fn forward(
     admission: &Admission,
     session: &Session,
-    route: &Route,
+    route: &Arc<Route>,
     head: Box<Parts>,
     body: Incoming,
 ) -> Result<(Response<Incoming>, Loan), Failure> {
@@ -29,13 +30,22 @@ pub(super) async fn forward(
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let request = Request::from_parts(*head, body);
+    let hints = takes_hints(route, &head);
+    let mut request = upstream_request(*head, body);
+    let hints = hints.then(|| EarlyHints::of(&mut request, Arc::clone(route)));
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
     let sent = {
         let patience = pin!(response_timeout(route, &upload));
-        upstream.send(request, &client, device, patience).await
+        let mut sent = pin!(upstream.send(request, &client, device, patience));
+        match hints {
+            None => sent.await,
+            Some(hints) => {
+                let interim = session.progress.interim();
+                Box::pin(hints.pass_on_until(sent.as_mut(), interim)).await
+            }
+        }
     };
     let (response, lease) = sent.map_err(|error| failure(error, &upload))?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
@@ -57,7 +67,7 @@ pub(super) async fn open(
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let request = Request::from_parts(*head, body);
+    let request = upstream_request(*head, body);
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
@@ -66,6 +76,17 @@ pub(super) async fn open(
         .open(request, &client, device, patience)
         .await
         .map_err(|error| failure(error, &upload))
+}
+
+/// Whether the client is told what its answer will need. Those of HTTP/1.0 might take that for the
+/// answer (RFC 8297 §3), and in HTTP/2 it cannot be sent.
+fn takes_hints(route: &Route, head: &Parts) -> bool {
+    route.early_hints && head.version == Version::HTTP_11
+}
+
+fn upstream_request(mut head: Parts, body: RequestBody) -> Request<RequestBody> {
+    head.version = Version::HTTP_11;
+    Request::from_parts(head, body)
 }
 
 /// The body with its limits. What announces itself as too long is refused before a byte is sent.
@@ -133,6 +154,5 @@ pub(super) fn rewrite_target(
         };
         head.uri = Uri::from(target.map_err(|_| PathError::Ambiguous)?);
     }
-    head.version = Version::HTTP_11;
     Ok(())
 }

@@ -66,6 +66,14 @@ pub(super) fn remove_what_ends_here(headers: &mut HeaderMap, ours: &[HeaderName]
     });
 }
 
+/// Removes what an interim answer must not say: what ends at this hop, and what frames an answer that
+/// is still to come.
+pub(super) fn remove_what_hints_cannot_say(headers: &mut HeaderMap) {
+    remove_all(headers, |name| {
+        is_hop_by_hop(name) || matches!(name, "content-length" | "trailer")
+    });
+}
+
 /// Removes the fields that `ends` says it of and, with `Connection`, those that it names. They are
 /// looked at one by one, which costs less than to look for each that could be there.
 fn remove_all(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {

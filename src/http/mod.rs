@@ -6,6 +6,7 @@
 mod assertion;
 mod body;
 mod certificate;
+mod early_hints;
 mod exchange;
 mod field_rules;
 mod forward;

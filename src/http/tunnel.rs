@@ -8,7 +8,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use super::Session;
-use crate::access::Standing;
+use crate::access::{Lapse, Refusal, Standing};
 use crate::credential::Presented;
 use crate::listener::Announcement;
 use crate::mqtt;
@@ -105,6 +105,7 @@ impl Tunnel {
         let expiry = token_left.map_or(certificate_left, |left| left.min(certificate_left));
         let expiry = tokio::time::sleep(expiry);
         tokio::pin!(expiry);
+        let mut lapse = self.lapse(standing);
         loop {
             let reason = tokio::select! {
                 end = relay.run() => match end {
@@ -112,6 +113,7 @@ impl Tunnel {
                     None => Some(CloseCode::GoingAway),
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
+                refusal = &mut lapse, if !relay.is_closing() => Some(self.refuse(&refusal)),
                 heard = lifecycle.changed(), if !relay.is_closing() => {
                     self.verdict(heard, standing).await
                 }
@@ -131,6 +133,21 @@ impl Tunnel {
         }
     }
 
+    /// The loss of the right to stay that no announcement tells of.
+    fn lapse<'a>(&'a self, standing: &'a Standing) -> Lapse<'a> {
+        let Session {
+            edge, connection, ..
+        } = &*self.session;
+        let gate = &edge.rules.gate;
+        gate.lapse(standing, self.route.entry(), connection, &*edge.clock)
+    }
+
+    fn refuse(&self, error: &Refusal) -> CloseCode {
+        self.session.edge.metrics.refused(error.code());
+        tracing::warn!(%error, connection = %self.session.connection.id(), "closing a WebSocket");
+        CloseCode::PolicyViolation
+    }
+
     /// What an announcement means for this client. No handshake visits a tunnel again, and no request
     /// its route, so whether it would still be let in is asked here.
     async fn verdict(&self, heard: Announcement, standing: &Standing) -> Option<CloseCode> {
@@ -142,9 +159,7 @@ impl Tunnel {
         let edge = &self.session.edge;
         let now = edge.clock.now();
         if let Err(error) = edge.rules.gate.check_revocation(standing, now) {
-            edge.metrics.refused(error.code());
-            tracing::warn!(%error, connection = %self.session.connection.id(), "closing a WebSocket");
-            return Some(CloseCode::PolicyViolation);
+            return Some(self.refuse(&error));
         }
         if heard == Announcement::Revoked {
             return None;

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::early_hints::Interim;
 use super::head_scan::{HeadScan, Offence};
 use super::{Limits, Protocol};
 
@@ -51,6 +52,8 @@ pub(super) struct Progress {
     doubted: AtomicBool,
     /// No request is taken any more.
     closed: AtomicBool,
+    /// What a request that waits for its answer has for its client.
+    interim: Interim,
 }
 
 /// Whether a connection takes requests.
@@ -77,6 +80,11 @@ impl Progress {
     /// The last byte of a request's body has been read.
     pub(super) fn body_read(&self) {
         self.body_unread.store(false, Ordering::Relaxed);
+    }
+
+    /// Where a request puts what its client may have before the answer.
+    pub(super) fn interim(&self) -> &Interim {
+        &self.interim
     }
 
     /// A request has been answered in full, or given up.
@@ -356,6 +364,8 @@ pub(super) struct Watched<IO> {
     scan: Option<HeadScan>,
     /// What has been read already, to be read again.
     put_back: Bytes,
+    /// The rest of an interim head, which goes before whatever else is written.
+    interim: Bytes,
     farewell: Farewell,
 }
 
@@ -383,6 +393,7 @@ impl<IO> Watched<IO> {
             progress,
             scan,
             put_back: Bytes::new(),
+            interim: Bytes::new(),
             farewell: Farewell::default(),
         }
     }
@@ -444,6 +455,21 @@ impl<IO> Watched<IO> {
     }
 }
 
+impl<IO: AsyncWrite + Unpin> Watched<IO> {
+    /// Writes the rest of an interim head that has been begun.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let outcome = Pin::new(&mut self.io).poll_write(cx, &self.interim);
+            self.note_write(&outcome);
+            match ready!(outcome)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interim.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -470,6 +496,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
         self.note_write(&outcome);
         outcome
@@ -480,6 +507,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.note_write(&outcome);
         outcome
@@ -490,6 +518,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all that it had to write has been taken. If it waits for the answer to a
+        // request then, this is the place for what comes before that.
+        if let Some(head) = self.progress.interim.take()
+            && self.interim.is_empty()
+        {
+            self.interim = head;
+        }
+        ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
         self.progress
             .write_blocked
@@ -500,6 +536,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if matches!(this.farewell, Farewell::NotSaid) {
+            ready!(this.poll_interim(cx))?;
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             this.farewell = match this.progress.linger.load(Ordering::Relaxed) {
                 true => Farewell::Lingering(Box::pin(tokio::time::sleep(LONGEST_LINGER))),
@@ -526,5 +563,33 @@ fn poll_drop_rest(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Po
             Ok(()) if !buffer.filled().is_empty() => {}
             Ok(()) | Err(_) => return Poll::Ready(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_interim_head_is_written_whole_before_anything_else() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let progress = Arc::new(Progress::default());
+        let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
+        let writing = async {
+            near.write_all(b"before ").await.unwrap();
+            progress.interim().offer(Bytes::from_static(b"interim "));
+            // Begun, and not finished: there is room for four bytes.
+            let flush = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_flush(cx)));
+            assert!(flush.await.is_pending());
+            progress.interim().withdraw();
+            near.write_all(b"after").await.unwrap();
+            near.shutdown().await.unwrap();
+        };
+        let mut all = String::new();
+        let (read, ()) = tokio::join!(far.read_to_string(&mut all), writing);
+        read.unwrap();
+        assert_eq!(all, "before interim after");
     }
 }

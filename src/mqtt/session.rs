@@ -332,6 +332,9 @@ impl Session<'_> {
         };
         let expiry = tokio::time::sleep(left);
         tokio::pin!(expiry);
+        let clock = &*self.edge.clock;
+        let gate = &self.edge.gate;
+        let mut lapse = gate.lapse(&standing, self.entry, self.connection, clock);
         let mut drain_at = None;
         loop {
             let ended = tokio::select! {
@@ -340,6 +343,7 @@ impl Session<'_> {
                     None => Some(Ended::Silent),
                 },
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
+                refusal = &mut lapse, if !relay.is_closing() => Some(self.end(&refusal)),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
                     // Boxed: it takes more room than all that a quiet session needs.
                     match Box::pin(self.verdict(heard, Some(&standing))).await {
@@ -360,6 +364,12 @@ impl Session<'_> {
         }
     }
 
+    fn end(&self, error: &Refusal) -> Ended {
+        self.edge.metrics.refused(error.code());
+        tracing::warn!(%error, connection = %self.connection.id(), "closing an MQTT session");
+        Ended::Untrusted
+    }
+
     /// What an announcement means for this client. No handshake visits a session again, and no gate,
     /// so whether it would still be let in is asked here. One that has not come to the gate has no
     /// standing yet.
@@ -373,9 +383,7 @@ impl Session<'_> {
         if let Some(standing) = standing
             && let Err(error) = self.edge.gate.check_revocation(standing, now)
         {
-            self.edge.metrics.refused(error.code());
-            tracing::warn!(%error, connection = %self.connection.id(), "closing an MQTT session");
-            return Some(Ended::Untrusted);
+            return Some(self.end(&error));
         }
         if heard == Announcement::Revoked {
             return None;

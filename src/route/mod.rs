@@ -137,6 +137,8 @@ pub struct Route {
     pub idle_timeout: Duration,
     /// Whether the `authorization` query parameter stays in the forwarded URI.
     pub keep_query_credential: bool,
+    /// Whether clients are told early what an answer will need (103).
+    pub early_hints: bool,
 }
 
 impl Route {

@@ -158,6 +158,7 @@ mod tests {
             total_timeout: None,
             idle_timeout: Duration::ZERO,
             keep_query_credential: false,
+            early_hints: false,
         })
     }
 

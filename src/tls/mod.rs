@@ -8,6 +8,7 @@
 mod client_verifier;
 mod initiator;
 mod peer;
+mod plain_http;
 mod policy;
 mod server;
 mod trust;
@@ -19,8 +20,8 @@ use arc_swap::ArcSwap;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 pub use client_verifier::{ClientCertificateError, Reason};
 pub use initiator::{IdentityFiles, Initiator, InitiatorSettings, NameError};
@@ -28,6 +29,8 @@ pub use peer::VerifiedPeer;
 pub use policy::{ClientAuth, MinVersion, Policies, Policy, PolicySettings, Settings};
 pub use server::TlsError;
 pub use trust::TrustError;
+
+use plain_http::{Beginning, PlainHttp};
 
 use crate::clock::Clock;
 
@@ -105,6 +108,9 @@ pub enum HandshakeError {
     /// The client named no server and `tls.without_server_name` refuses that.
     #[error("the client sent no server name (SNI) and tls.without_server_name is \"refuse\"")]
     NoServerName,
+    /// The client has sent a request as it is, and been told.
+    #[error("the client speaks HTTP without TLS")]
+    PlainHttp,
     /// The peer or the network failed; holds rustls' own error.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -120,7 +126,7 @@ impl HandshakeError {
         match self {
             Self::Peer(error) => Some(error),
             Self::Io(error) => client_verifier::find_cause(error),
-            Self::Timeout(_) | Self::NoServerName => None,
+            Self::Timeout(_) | Self::NoServerName | Self::PlainHttp => None,
         }
     }
 }
@@ -161,14 +167,25 @@ impl Terminator {
             .unwrap_or(Err(HandshakeError::Timeout(self.handshake_timeout)))
     }
 
-    async fn handshake<IO>(&self, io: IO) -> Result<Accepted<IO>, HandshakeError>
+    async fn handshake<IO>(&self, mut io: IO) -> Result<Accepted<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
+        let hello = rustls::server::Acceptor::default();
+        let accepted = LazyConfigAcceptor::new(hello, Beginning::of(&mut io))
+            .await
+            .map(|start| start.accepted);
+        let start = match accepted {
+            Ok(accepted) => StartHandshake::from_parts(accepted, io),
+            Err(error) if PlainHttp::has_caused(&error) => {
+                end_with(io, plain_http::ANSWER).await;
+                return Err(HandshakeError::PlainHttp);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let policies = self.policies.load_full();
         let Some(policy) = policies.for_server_name(start.client_hello().server_name()) else {
-            refuse_unnamed(start.io).await;
+            end_with(start.io, &FATAL_MISSING_EXTENSION).await;
             return Err(HandshakeError::NoServerName);
         };
         let policy = Arc::clone(policy);
@@ -224,10 +241,11 @@ impl Terminator {
 }
 
 /// RFC 6066 §3 has no alert for a missing name; RFC 8446 §6.2 `missing_extension` (109) says it.
-async fn refuse_unnamed<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO) {
-    const FATAL_MISSING_EXTENSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 109];
+const FATAL_MISSING_EXTENSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 109];
+
+async fn end_with<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO, last_words: &[u8]) {
     // The connection ends either way.
-    let _ = io.write_all(&FATAL_MISSING_EXTENSION).await;
+    let _ = io.write_all(last_words).await;
     linger(io).await;
 }
 

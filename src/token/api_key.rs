@@ -194,6 +194,7 @@ impl Entry {
             subject: Some(self.owner),
             expires: expires.flatten(),
             certificate: None,
+            recheck: None,
         };
         Ok(ApiKey {
             hash,

@@ -42,6 +42,8 @@ pub struct IntrospectionSettings {
     pub prefixes: Vec<String>,
     /// How long an answer counts.
     pub ttl: Duration,
+    /// How often to ask about the tokens of those who stay.
+    pub recheck: Duration,
     /// What tokens must keep beside being active.
     pub rules: Rules,
     /// How to ask.
@@ -93,6 +95,11 @@ impl Introspector {
         })
     }
 
+    /// How often to ask about the tokens of those who stay.
+    pub(super) fn recheck(&self) -> Duration {
+        self.settings.recheck
+    }
+
     /// Whether `text` begins as opaque tokens do, and secrets do not.
     pub(super) fn recognises(&self, text: &str) -> bool {
         let mut prefixes = self.settings.prefixes.iter();
@@ -123,6 +130,7 @@ impl Introspector {
             expires,
             certificate: claims::certificate(&claims)?,
             claims,
+            recheck: Some(self.recheck()),
         };
         Ok((token, Some(until)))
     }

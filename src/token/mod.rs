@@ -20,6 +20,7 @@ mod revocation;
 mod verified;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -196,8 +197,9 @@ impl Verifier {
         for provider in self.providers.iter().filter(|provider| provider.is(issuer)) {
             match provider.check_signature(&jwt, now).await {
                 Ok(()) => {
-                    let verified = provider.believe(jwt, now)?;
+                    let mut verified = provider.believe(jwt, now)?;
                     let until = self.until(provider, token, &verified, now).await?;
+                    verified.recheck = self.recheck(provider);
                     return Ok((verified, until));
                 }
                 Err(Flaw::UnknownKey) if flaw != Flaw::UnknownIssuer => {}
@@ -205,6 +207,13 @@ impl Verifier {
             }
         }
         Err(flaw)
+    }
+
+    /// How often to ask whether `provider` has taken a token back, if anybody knows of that.
+    fn recheck(&self, provider: &Provider) -> Option<Duration> {
+        let introspector = self.introspector.as_ref();
+        let asked = introspector.filter(|_| provider.is_introspected());
+        asked.map(Introspector::recheck)
     }
 
     /// The first second at which `verified` is no longer accepted, or must be looked at again, if its

@@ -222,6 +222,7 @@ impl Provider {
             expires,
             certificate: claims::certificate(&jwt.claims)?,
             claims: jwt.claims,
+            recheck: None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -13,6 +14,7 @@ pub struct VerifiedToken {
     pub(super) expires: Option<u64>,
     pub(super) certificate: Option<String>,
     pub(super) claims: Map<String, Value>,
+    pub(super) recheck: Option<Duration>,
 }
 
 impl VerifiedToken {
@@ -39,6 +41,13 @@ impl VerifiedToken {
     #[must_use]
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
+    }
+
+    /// How often whoever can take it back is asked whether it has, while its user stays; `None` if nobody
+    /// is.
+    #[must_use]
+    pub fn recheck(&self) -> Option<Duration> {
+        self.recheck
     }
 
     /// Everything it says.

@@ -1,6 +1,8 @@
 //! Those who stay when the configuration changes: WebSockets and MQTT sessions whose client would be let
 //! in today as well, and no others.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -8,6 +10,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::decider::{Decider, Says};
 use crate::harness::issuer::{KEY, PLATFORM, claims, signed};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{Connect, EVERY_TRANSPORT, Transport, Version, Wire};
@@ -20,6 +23,8 @@ enum Who {
     Client,
     /// With a token that has this role.
     User(&'static str),
+    /// With a token that only its issuer can read.
+    Opaque,
     /// With a certificate, and a token that has this role.
     Both(&'static str),
 }
@@ -27,7 +32,7 @@ enum Who {
 impl Who {
     fn identity(self, lab: &Lab) -> Option<Identity> {
         match self {
-            Self::Client | Self::User(_) => None,
+            Self::Client | Self::User(_) | Self::Opaque => None,
             Self::Both(_) => Some(lab.authority.device(SECRET)),
         }
     }
@@ -35,6 +40,7 @@ impl Who {
     fn credential(self, lab: &Lab) -> String {
         match self {
             Self::Client => SECRET.to_owned(),
+            Self::Opaque => "opaque_1".to_owned(),
             Self::User(role) | Self::Both(role) => {
                 let mut claims = claims(lab);
                 claims["role"] = json!(role);
@@ -46,7 +52,7 @@ impl Who {
     fn scheme(self) -> &'static str {
         match self {
             Self::Client => "Client",
-            Self::User(_) | Self::Both(_) => "Bearer",
+            Self::User(_) | Self::Opaque | Self::Both(_) => "Bearer",
         }
     }
 
@@ -269,4 +275,73 @@ async fn a_route_that_is_gone_or_binds_otherwise_keeps_none_of_its_sessions() {
     lab.reload().unwrap();
     Open::WebSocket(Box::new(socket)).ends().await;
     last.stays(&lab).await;
+}
+
+const ACTIVE: Says = Says::Body(r#"{"active":true,"role":"user"}"#);
+const INACTIVE: Says = Says::Body(r#"{"active":false}"#);
+
+/// Users whose issuer is asked every second whether it has taken their token back.
+async fn rechecked(issuer: &Decider, tables: &str) -> Lab {
+    let introspection = format!(
+        "[introspection]\nurl = \"http://{}/\"\ndanger_allow_http = true\nprefixes = [\"opaque_\"]\n\
+         client_id = \"g\"\nclient_secret = \"s\"\ntimeout = \"1m\"\n\
+         cache_ttl = \"1s\"\nrecheck = \"1s\"\n",
+        issuer.address
+    );
+    let config = demanding(&Config::key(), "user");
+    let platform = format!("{PLATFORM}\nintrospect = true\n");
+    let config = config.tables(&platform).tables(&introspection);
+    config.tables(tables).start().await
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_issuer_has_taken_the_token_back_and_not_before() {
+    for who in [Who::Opaque, Who::User("user")] {
+        let issuer = Decider::start(ACTIVE).await;
+        let lab = rechecked(&issuer, "").await;
+        let mut all = open_all(&lab, who).await;
+        assert_eq!(issuer.asked().len(), 1, "{who:?}");
+        // What was said counts no longer, and is said again.
+        lab.clock.advance(Duration::from_secs(1));
+        issuer.is_asked(2).await;
+        for open in &mut all {
+            open.stays(&lab).await;
+        }
+        // An issuer that says nothing has taken nothing back.
+        issuer.says(Says::Status(500, vec![]));
+        lab.clock.advance(Duration::from_secs(1));
+        issuer.is_asked(5).await;
+        for open in &mut all {
+            open.stays(&lab).await;
+        }
+        issuer.says(INACTIVE);
+        for open in all {
+            open.ends().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_issuer_says_less_of_the_token_than_is_demanded() {
+    let issuer = Decider::start(ACTIVE).await;
+    let lab = rechecked(&issuer, &roles("\"user\"")).await;
+    let open = Who::Opaque.open(&lab, "/ws/m").await;
+    issuer.says(Says::Body(r#"{"active":true,"role":"guest"}"#));
+    lab.clock.advance(Duration::from_secs(1));
+    open.ends().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_token_nobody_can_take_back_is_asked_about_once() {
+    let issuer = Decider::start(INACTIVE).await;
+    let mut lab = rechecked(&issuer, "").await;
+    let tables = lab.config.tables.replace("introspect = true", "");
+    lab.config.tables = tables;
+    lab.reload().unwrap();
+    let mut all = open_all(&lab, Who::User("user")).await;
+    lab.reload().unwrap();
+    for open in &mut all {
+        open.stays(&lab).await;
+    }
+    assert!(issuer.asked().is_empty());
 }

@@ -13,7 +13,9 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
+use super::PATIENCE;
 use super::lab::SECRET;
 
 /// How it answers.
@@ -45,7 +47,7 @@ pub struct Asked {
 pub struct Decider {
     pub address: SocketAddr,
     says: Arc<Mutex<Says>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<watch::Sender<Vec<Asked>>>,
 }
 
 impl Decider {
@@ -78,7 +80,15 @@ impl Decider {
 
     /// Every question so far.
     pub fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.asked.borrow().clone()
+    }
+
+    /// Waits until it has been asked so often, or more.
+    pub async fn is_asked(&self, times: usize) {
+        let mut asked = self.asked.subscribe();
+        let enough = asked.wait_for(|asked| asked.len() >= times);
+        let enough = tokio::time::timeout(PATIENCE, enough).await;
+        enough.expect("nobody asks").unwrap();
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
@@ -91,7 +101,7 @@ impl Decider {
             headers: head.headers,
             body: body.clone(),
         };
-        self.asked.lock().unwrap().push(asked);
+        self.asked.send_modify(|all| all.push(asked));
         let says = self.says.lock().unwrap().clone();
         match says {
             Says::Authenticated => full(authenticate(&body)),

@@ -1,0 +1,204 @@
+//! Interim answers on their way through: 103 Early Hints (RFC 8297), for clients of HTTP/1.1.
+//!
+//! hyper hands them out where it speaks to servers and has no way to send them where it speaks to
+//! clients, so they go past it: [`super::watch::Watched`] writes them where hyper has nothing left to
+//! write and the answer has not begun. They are advice, and dropped wherever that place is missed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Request, StatusCode};
+use tokio::sync::mpsc;
+
+use super::headers;
+use crate::route::{FieldAction, FieldRules, Route};
+
+/// Most interim answers to one request, and how many may wait to be passed on.
+const MOST: usize = 8;
+
+/// Most bytes of one. A client holds it in memory before it knows what it is for.
+const MOST_BYTES: usize = 8 * 1024;
+
+/// An interim head for the client, between the request that it is for and the stream.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    /// Looked at with every flush, where a lock would be felt.
+    is_there: AtomicBool,
+    head: Mutex<Bytes>,
+}
+
+impl Interim {
+    /// To be written next, unless the one before still waits: a client that does not read gets none.
+    pub(super) fn offer(&self, head: Bytes) {
+        if !self.is_there.load(Ordering::Relaxed) {
+            self.put(head);
+        }
+    }
+
+    /// The answer begins: what has not been written by now is not written any more.
+    pub(super) fn withdraw(&self) {
+        if self.is_there.load(Ordering::Relaxed) {
+            self.put(Bytes::new());
+        }
+    }
+
+    /// What is to be written, once.
+    pub(super) fn take(&self) -> Option<Bytes> {
+        let is_there = self.is_there.load(Ordering::Relaxed);
+        is_there.then(|| self.put(Bytes::new()))
+    }
+
+    fn put(&self, head: Bytes) -> Bytes {
+        self.is_there.store(!head.is_empty(), Ordering::Relaxed);
+        let mut place = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut place, head)
+    }
+}
+
+/// The interim answers to one request.
+#[derive(Debug)]
+pub(super) struct EarlyHints {
+    heads: mpsc::Receiver<Bytes>,
+}
+
+impl EarlyHints {
+    /// Asks for those to `request`, which goes by `route`.
+    pub(super) fn of<B>(request: &mut Request<B>, route: Arc<Route>) -> Self {
+        let (sender, heads) = mpsc::channel(MOST);
+        hyper::ext::on_informational(request, move |answer| {
+            // 100 is the gateway's own, 101 no interim answer, and 102 of no use to anybody.
+            if answer.status() == StatusCode::EARLY_HINTS
+                && let Some(head) = encode(answer.headers(), &route.answer_fields)
+            {
+                // If nobody takes it, the request has been answered, or there are too many.
+                let _ = sender.try_send(head);
+            }
+        });
+        Self { heads }
+    }
+
+    /// Passes them on until `answered` is, which is looked at after them: what has come before the
+    /// answer is passed on although that is there as well.
+    pub(super) async fn pass_on_until<F: Future>(
+        mut self,
+        mut answered: Pin<&mut F>,
+        interim: &Interim,
+    ) -> F::Output {
+        let _place = Place(interim);
+        for _ in 0..MOST {
+            tokio::select! {
+                biased;
+                Some(head) = self.heads.recv() => interim.offer(head),
+                answer = &mut answered => return answer,
+            }
+            // hyper flushes after each look at the request that it waits for.
+            tokio::task::yield_now().await;
+        }
+        answered.await
+    }
+}
+
+/// The place before an answer. It ends with the wait for that, whether it has come or has been given up
+/// for one of the gateway's own.
+struct Place<'a>(&'a Interim);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
+/// The head as it goes to the client, without what is about the connection to the server, what only the
+/// answer can say of itself, and what a server cannot say here by `rules`; `None` if it is too large.
+fn encode(fields: &HeaderMap, rules: &FieldRules) -> Option<Bytes> {
+    let mut fields = fields.clone();
+    headers::remove_what_hints_cannot_say(&mut fields);
+    for rule in rules.iter() {
+        match rule.action {
+            FieldAction::Remove | FieldAction::Set(_) => drop(fields.remove(&rule.name)),
+            FieldAction::Add(_) => {}
+        }
+    }
+    let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    // hyper has looked at each name and value: none of them holds a line break.
+    for (name, value) in &fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    (!fields.is_empty() && head.len() <= MOST_BYTES).then(|| head.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn encoded(fields: &[(&'static str, &str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value).unwrap();
+            headers.append(HeaderName::from_static(name), value);
+        }
+        encode(&headers, &FieldRules::default())
+            .map(|head| String::from_utf8(head.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn what_is_end_to_end_is_passed_on() {
+        let head = encoded(&[
+            ("link", "</a.css>; rel=preload"),
+            ("connection", "x-hop, close"),
+            ("link", "</b.js>; rel=preload"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("keep-alive", "timeout=5"),
+            ("trailer", "x-sum"),
+            ("upgrade", "h2c"),
+        ]);
+        let expected = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\
+                        link: </b.js>; rel=preload\r\n\r\n";
+        assert_eq!(head.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn what_says_nothing_or_too_much_is_dropped() {
+        assert_eq!(encoded(&[]), None);
+        assert_eq!(encoded(&[("connection", "close")]), None);
+        let long = "x".repeat(MOST_BYTES);
+        assert_eq!(encoded(&[("link", &long)]), None);
+        assert!(encoded(&[("link", &long[100..])]).is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_for_its_place_once_the_answer_is_given_up() {
+        let interim = Interim::default();
+        let (sender, heads) = mpsc::channel(MOST);
+        sender.try_send(Bytes::from_static(b"hint")).unwrap();
+        let mut never = std::pin::pin!(std::future::pending::<()>());
+        let mut waiting = Box::pin(EarlyHints { heads }.pass_on_until(never.as_mut(), &interim));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(interim.is_there.load(Ordering::Relaxed));
+        drop(waiting);
+        assert_eq!(interim.take(), None);
+    }
+
+    #[test]
+    fn one_waits_at_a_time_and_is_taken_once() {
+        let interim = Interim::default();
+        assert_eq!(interim.take(), None);
+        interim.offer(Bytes::from_static(b"1"));
+        interim.offer(Bytes::from_static(b"2"));
+        assert_eq!(interim.take(), Some(Bytes::from_static(b"1")));
+        assert_eq!(interim.take(), None);
+        interim.offer(Bytes::from_static(b"3"));
+        interim.withdraw();
+        assert_eq!(interim.take(), None);
+    }
+}
