@@ -36,7 +36,7 @@ use crate::http::Rules;
 use crate::listener::crowd::Crowd;
 use crate::listener::{self, Lifecycle};
 use crate::quota::Quotas;
-use crate::route::{Demands, Route, RouteTable};
+use crate::route::{Consulted, Demands, Route, RouteTable};
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -557,7 +557,16 @@ fn load_asserter(
 fn demands(settings: &Settings) -> Demands {
     let listeners = settings.listeners.iter();
     let listeners = listeners.map(ListenerSettings::demand);
-    Demands::new(settings.routes.clone(), listeners.collect())
+    let callouts = settings.callouts.iter();
+    let callouts = callouts.map(|callout| Consulted {
+        callout: callout.name.clone(),
+        is_about_clients: callout.is_about_clients(),
+    });
+    Demands::new(
+        settings.routes.clone(),
+        listeners.collect(),
+        callouts.collect(),
+    )
 }
 
 /// The upstreams that `settings` name, with what is known already of their servers.

@@ -139,6 +139,7 @@ impl Admission {
         Standing {
             user: self.user,
             client: is_client.then_some(demand.binding),
+            callout: demand.callout,
         }
     }
 

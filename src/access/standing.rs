@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::user::check_claims;
 use super::{Connection, Gate, Refusal, User};
 use crate::clock::Clock;
-use crate::route::{Demand, Entry, Requirement};
+use crate::route::{Consulted, Demand, Entry, Requirement};
 use crate::token::Flaw;
 
 /// What somebody who stays was admitted by.
@@ -19,6 +19,8 @@ pub struct Standing {
     pub(super) user: Option<User>,
     /// The binding by which it is known as a client, if it is.
     pub(super) client: Option<usize>,
+    /// Who was asked about it, an index into the call-outs of its own gate; nobody if absent.
+    pub(super) callout: Option<usize>,
 }
 
 impl Standing {
@@ -52,6 +54,7 @@ impl Gate {
     ) -> Result<(), Refusal> {
         let demands = self.demands.load_full();
         let demand = demands.at(entry).ok_or(Refusal::OtherDemand)?;
+        self.check_callout(standing, demands.consulted(demand))?;
         match (demand.requirement, &standing.user) {
             (Requirement::None, _) => Ok(()),
             (Requirement::Client, _) | (Requirement::Any, None) => standing.check_client(demand),
@@ -63,6 +66,18 @@ impl Gate {
                 self.check_user(user, demand, now).await
             }
             (Requirement::User | Requirement::Both, None) => Err(Refusal::OtherDemand),
+        }
+    }
+
+    /// What a service would be told is not kept, so whoever is to be asked now must have been asked before;
+    /// somebody else is asked when the client comes again.
+    fn check_callout(&self, standing: &Standing, now: Option<&Consulted>) -> Result<(), Refusal> {
+        let asked = now.filter(|now| !now.is_about_clients || standing.client.is_some());
+        let before = standing.callout.and_then(|index| self.callouts.get(index));
+        match (asked, before) {
+            (None, _) => Ok(()),
+            (Some(now), Some(before)) if now.callout == before.name() => Ok(()),
+            (Some(_), _) => Err(Refusal::OtherDemand),
         }
     }
 

@@ -224,6 +224,12 @@ impl Callout {
         self.settings == *settings
     }
 
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
     /// Whether it is about clients that are known by a secret, and nobody else.
     #[must_use]
     pub fn is_about_clients(&self) -> bool {

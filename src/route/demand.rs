@@ -63,13 +63,37 @@ impl ListenerDemand {
 pub struct Demands {
     routes: Vec<Arc<Route>>,
     listeners: Vec<ListenerDemand>,
+    callouts: Vec<Consulted>,
+}
+
+/// A service that is asked, as those know it who have been let in by its word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consulted {
+    /// Its name in the configuration.
+    pub callout: String,
+    /// Whether it is asked about clients alone, and never about users.
+    pub is_about_clients: bool,
 }
 
 impl Demands {
-    /// The demands of these routes and listeners.
+    /// The demands of these routes and listeners, and the call-outs that they refer to.
     #[must_use]
-    pub fn new(routes: Vec<Arc<Route>>, listeners: Vec<ListenerDemand>) -> Self {
-        Self { routes, listeners }
+    pub fn new(
+        routes: Vec<Arc<Route>>,
+        listeners: Vec<ListenerDemand>,
+        callouts: Vec<Consulted>,
+    ) -> Self {
+        Self {
+            routes,
+            listeners,
+            callouts,
+        }
+    }
+
+    /// Who is asked for `demand`, which is one of these; `None` if nobody is.
+    #[must_use]
+    pub fn consulted(&self, demand: Demand<'_>) -> Option<&Consulted> {
+        self.callouts.get(demand.callout?)
     }
 
     /// What is demanded at `entry`; `None` if it is no longer there.

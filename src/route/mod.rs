@@ -28,7 +28,7 @@ pub use assertion::{AssertedClaim, ForwardedAssertion};
 pub use claims::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 pub use condition::{Conditions, HeaderCondition};
 pub use cors::{Cors, Leave, OriginPattern};
-pub use demand::{Demand, Demands, Entry, ListenerDemand};
+pub use demand::{Consulted, Demand, Demands, Entry, ListenerDemand};
 pub use destination::{Destination, FixedAnswer, Location, LocationError, Redirect};
 pub use dialect::CertificateDialect;
 pub use field_rules::{FieldAction, FieldChange, FieldRule, FieldRules};

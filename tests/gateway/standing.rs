@@ -345,3 +345,41 @@ async fn a_session_whose_token_nobody_can_take_back_is_asked_about_once() {
     }
     assert!(issuer.asked().is_empty());
 }
+
+/// A service that is asked about client secrets, by a route of its own at least.
+fn callout(decider: &Decider, name: &str) -> String {
+    format!(
+        "[callouts.{name}]\nurl = \"http://{}/\"\ndanger_allow_http = true\ntimeout = \"1m\"\n\
+         method = \"GET\"\nheaders = [\"authorization: Client {{secret}}\"]\n\
+         [routes.of_{name}]\npath = \"/of/{name}/\"\nupstream = \"origin\"\ncallout = \"{name}\"\n",
+        decider.address
+    )
+}
+
+#[tokio::test]
+async fn a_reload_that_has_somebody_else_asked_ends_those_about_whom_nobody_was() {
+    let decider = Decider::start(Says::Status(200, vec![])).await;
+    let one = format!("{PLATFORM}{}", callout(&decider, "one"));
+    let both = format!("{one}{}", callout(&decider, "first"));
+    let config = |tables: &str| demanding(&Config::key(), "any").tables(tables);
+    let mut lab = config(&one).asks("one").start().await;
+    let mut clients = open_all(&lab, Who::Client).await;
+    let mut users = open_all(&lab, Who::User("user")).await;
+    // Nobody is asked any more, then the same one, which stands at another place of the list by then.
+    for config in [config(&both), config(&both).asks("one")] {
+        lab.config = config;
+        lab.reload().unwrap();
+        for open in clients.iter_mut().chain(&mut users) {
+            open.stays(&lab).await;
+        }
+    }
+    lab.config = config(&both).asks("first");
+    lab.reload().unwrap();
+    for open in clients {
+        open.ends().await;
+    }
+    // About users nobody was to be asked, and nobody is.
+    for open in &mut users {
+        open.stays(&lab).await;
+    }
+}
