@@ -21,7 +21,9 @@ def said(command):
     """The first line that a program says, on either stream."""
     try:
         run = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20)
-        return next((line.strip() for line in run.stdout.splitlines() if line.strip()), "")
+        first = next((line.strip() for line in run.stdout.splitlines() if line.strip()), "")
+        # Some begin with where they stand.
+        return first.replace(command[0], pathlib.Path(command[0]).name)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
 
