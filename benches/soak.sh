@@ -25,8 +25,8 @@ cell() {
   shift
   line=$("$LG" "$@" --duration "$SECS" --pids "$pids" "${id_ec[@]}" 2>&1 | tail -n 1)
   [[ $line == "{"*"}" ]] || line='{"errors":1,"first_error":"no result"}'
-  printf '{"cell":"%s","seconds":%d,"fds":%d,"rss_kib":%d,"r":%s}\n' "$name" "$SECONDS" "$(find "/proc/$GW_PIDS/fd" -mindepth 1 2> /dev/null | wc -l)" \
-    "$(awk '/^VmRSS/ { print $2 }' "/proc/$GW_PIDS/status")" "$line" >> "$out"
+  printf '{"cell":"%s","seconds":%d,"fds":%d,"rss_kib":%d,"r":%s}\n' "$name" "$SECONDS" "$(find "/proc/$pids/fd" -mindepth 1 2> /dev/null | wc -l)" \
+    "$(awk '/^VmRSS/ { print $2 }' "/proc/$pids/status")" "$line" >> "$out"
 }
 end=$((SECONDS + MINUTES * 60 - 5 * SECS))
 while [ $SECONDS -lt $end ]; do

@@ -5,6 +5,7 @@ Every figure is a median with its smallest and largest value. Rates and latencie
 cells in which the gateway waited less than QUIET % (5) for its CPU, since elsewhere they are another
 process's doing; CPU per operation and memory come from every cell (ALLQUIET=1: from quiet ones)."""
 import json
+import math
 import os
 import statistics
 import sys
@@ -99,14 +100,38 @@ def spread(peer, cell, key):
     return text + "†" * unchecked
 
 
+def by_round(peer, cell, key):
+    return {row["round"]: row["r"][key] for row in of(peer, cell) if row["r"].get(key) is not None}
+
+
+def limits(found):
+    """Between which values the median lies with 95 % confidence, whatever the distribution (sign test). Of
+    fewer than six values that cannot be said: then it is the smallest and the largest."""
+    found, rank, tail = sorted(found), 0, 0.0
+    while rank < len(found) // 2:
+        tail += math.comb(len(found), rank) / 2 ** len(found)
+        if tail > 0.025:
+            break
+        rank += 1
+    return found[max(rank, 1) - 1], found[-max(rank, 1)]
+
+
+def ratios(peer, cell, key):
+    """A ratio for each round, in which both were measured right after one another."""
+    own, found = by_round(base, cell, key), by_round(peer, cell, key)
+    return [found[nth] / own[nth] for nth in found if own.get(nth)]
+
+
 def ratio(peer, cell, key):
-    own, found = values(base, cell, key), values(peer, cell, key)
-    if not own or not found or not statistics.median(own):
+    found = ratios(peer, cell, key)
+    if not found:
         return "–"
-    text = f"{statistics.median(found) / statistics.median(own):.2f}"
-    # Where the ranges overlap, another run may turn the order round.
-    undecided = peer != base and min(found) <= max(own) and min(own) <= max(found)
-    return text + " ?" * undecided
+    if peer == base:
+        return "1"
+    low, high = limits(found)
+    # Where the limits enclose 1, another run may turn the order round.
+    undecided = " ?" * (low <= 1 <= high)
+    return f"{statistics.median(found):.2f} ({low:.2f}–{high:.2f}){undecided}"
 
 
 def table(title, lines, show=spread):
@@ -135,7 +160,7 @@ print(f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_mib']:,} 
 print(f"- {'; '.join(dict.fromkeys(record['versions'].values()))}")
 if record["binary_bytes"]:
     print(f"- portcullis is a binary of {record['binary_bytes'] / 2**20:.1f} MiB")
-table(f"Ratio to {base}, of medians: above 1.00, {base} needs less; ? where the ranges overlap, so undecided", COSTS + SIZES[:4], ratio)
+table(f"Ratio to {base}, round by round: above 1, {base} needs less; median (its 95 % limits), ? where they enclose 1", COSTS + SIZES[:4], ratio)
 table("The same for HTTP/1.1 requests with a bearer token", TOKENS, ratio)
 table("Gateway's CPU, µs per operation: median (smallest–largest)", COSTS + TOKENS)
 table("Gateway's memory, KiB, fresh process", SIZES)

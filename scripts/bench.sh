@@ -4,7 +4,7 @@
 # already; see benches/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export SECS=${SECS:-4} ROUNDS=${ROUNDS:-3} RATE=${RATE:-2000}
+export SECS=${SECS:-1} ROUNDS=${ROUNDS:-9} RATE=${RATE:-2000}
 
 missing=()
 for tool in cargo openssl python3 taskset; do command -v "$tool" > /dev/null || missing+=("$tool"); done
