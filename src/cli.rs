@@ -151,7 +151,7 @@ fn check(path: &Path) -> anyhow::Result<()> {
 fn run(path: &Path) -> anyhow::Result<()> {
     let settings = load(path)?;
     telemetry::init(&settings.log);
-    raise_descriptor_limit(settings.max_connections);
+    raise_descriptor_limit(settings.crowd.connections);
     let drain_timeout = settings.drain_timeout;
     on_this_thread(async {
         // Before anything is served, so that no signal is lost.

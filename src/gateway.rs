@@ -18,7 +18,7 @@ use std::{io, thread};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::header::HeaderName;
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -125,8 +125,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
     lifecycle: Arc<Lifecycle>,
-    permits: Arc<Semaphore>,
-    crowd: Arc<Crowd>,
+    crowd: Crowd,
     connection_ids: AtomicU64,
     tasks: TaskTracker,
     /// `live` has been replaced.
@@ -215,8 +214,7 @@ impl Gateway {
                 .access
                 .then(|| Arc::new(AccessLog::to_stdout(metrics.access_log_dropped.clone()))),
             lifecycle: Arc::default(),
-            permits: Arc::new(Semaphore::new(settings.max_connections)),
-            crowd: Arc::default(),
+            crowd: Crowd::default(),
             connection_ids: AtomicU64::new(first_connection_id()),
             tasks: TaskTracker::new(),
             replaced: Notify::new(),

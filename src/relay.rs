@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -343,8 +344,9 @@ impl<F: Framing> Pipe<F> {
             let given = std::mem::take(&mut self.given);
             return self.pass(cx, &given, to).map_ok(|()| given.len());
         }
-        let mut chunk = [0; CHUNK + MAX_HELD];
-        let mut buffer = ReadBuf::new(&mut chunk);
+        // Not zeroed first: that would cost more than moving a small message does.
+        let mut chunk = [const { MaybeUninit::uninit() }; CHUNK + MAX_HELD];
+        let mut buffer = ReadBuf::uninit(&mut chunk);
         buffer.put_slice(&self.held);
         let before = buffer.filled().len();
         ready!(Pin::new(from).poll_read(cx, &mut buffer))?;

@@ -11,7 +11,6 @@ use crate::listener::crowd::CrowdLimits;
 /// All of them, for the rooms that keep them.
 pub(super) struct Bounds {
     pub(super) requests: http::Limits,
-    pub(super) max_connections: usize,
     pub(super) crowd: CrowdLimits,
     pub(super) handshake_timeout: Duration,
 }
@@ -20,7 +19,6 @@ pub(super) fn bounds(root: &Section<'_, '_>) -> Bounds {
     let limits = root.section("limits");
     let timeouts = root.section("timeouts");
     let bounds = Bounds {
-        max_connections: limits.read("connections", 10_000, count(1..=10_000_000)),
         crowd: crowd(&limits),
         handshake_timeout: timeouts.read("handshake", 10 * SECOND, duration),
         requests: requests(&limits, &timeouts),
@@ -37,6 +35,7 @@ fn crowd(limits: &Section<'_, '_>) -> CrowdLimits {
         (most > 0).then_some(most)
     };
     CrowdLimits {
+        connections: limits.read("connections", 10_000, count(1..=10_000_000)),
         per_address: most("connections_per_address", 0),
         handshakes: most("handshakes", 2000),
     }

@@ -144,7 +144,6 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         admin,
         log,
         limits: bounds.requests,
-        max_connections: bounds.max_connections,
         crowd: bounds.crowd,
         handshake_timeout: bounds.handshake_timeout,
         mqtt,

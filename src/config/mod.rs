@@ -56,9 +56,7 @@ pub struct Settings {
     pub log: LogSettings,
     /// Bounds on requests.
     pub limits: Limits,
-    /// Most connections at once.
-    pub max_connections: usize,
-    /// Most connections of one address, and handshakes.
+    /// Most connections and handshakes at once.
     pub crowd: CrowdLimits,
     /// How long a handshake may take.
     pub handshake_timeout: std::time::Duration,

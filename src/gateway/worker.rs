@@ -59,7 +59,7 @@ impl Desk {
 
     /// Counts a connection with these ends, as it has come and as it is from, among those of its
     /// client's address. A proxy that connects for its own sake is no client.
-    fn join(&self, crowd: &Arc<Crowd>, come: Ends, from: Ends) -> Result<Option<Presence>, Shed> {
+    fn join(&self, crowd: &Crowd, come: Ends, from: Ends) -> Result<Option<Presence>, Shed> {
         if come == from && self.proxies.contain(come.remote.ip()) {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ impl Worker {
             let connection = Arc::clone(&self).serve(index, arrival);
             self.shared.tasks.spawn(connection);
         };
-        listener::accept_loop(&listener, &self.shared.permits, lifecycle.draining(), serve).await;
+        listener::accept_loop(&listener, lifecycle.draining(), serve).await;
     }
 
     /// One connection up to the end of its handshake; what comes then is a task of its own, so that
@@ -109,11 +109,12 @@ impl Worker {
             return;
         };
         let counted = Counted::new(listener);
-        let Arrival {
-            mut stream,
-            remote,
-            mut permit,
-        } = arrival;
+        let Arrival { mut stream, remote } = arrival;
+        let crowd = &self.shared.crowd;
+        let mut permit = match crowd.enter(desk.crowd.connections) {
+            Ok(place) => Permit::from(place),
+            Err(reason) => return shed(listener, stream, remote, reason).await,
+        };
         // Fails only if the client is gone.
         let Ok(local) = stream.local_addr() else {
             return;
@@ -124,7 +125,6 @@ impl Worker {
             Err(error) => return report_header(listener, remote, &error),
         };
         let Ends { remote, local } = from;
-        let crowd = &self.shared.crowd;
         match desk.join(crowd, come, from) {
             Ok(presence) => permit.is_from(presence),
             Err(reason) => return shed(listener, stream, remote, reason).await,

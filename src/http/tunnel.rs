@@ -108,6 +108,7 @@ impl Tunnel {
         let mut lapse = self.lapse(standing);
         loop {
             let reason = tokio::select! {
+                biased;
                 end = relay.run() => match end {
                     Some(end) => return self.report(&end),
                     None => Some(CloseCode::GoingAway),

@@ -1,5 +1,5 @@
-//! Who is here already: connections by their client's address, and handshakes under way. All workers
-//! count together, when a connection begins and when it ends, and never for a request.
+//! Who is here already: connections, all of them and by their client's address, and handshakes under
+//! way. All workers count together, when a connection begins and when it ends, and never for a request.
 //!
 //! What is over a limit is turned away before anything is spent on it; those who are here stay.
 
@@ -15,8 +15,10 @@ use crate::tally::{Counted, Tally};
 use crate::telemetry::Shed;
 
 /// How many there may be; `None` for any number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrowdLimits {
+    /// Connections at once.
+    pub connections: usize,
     /// Connections at once from one address.
     pub per_address: Option<usize>,
     /// TLS handshakes under way at once.
@@ -26,18 +28,47 @@ pub struct CrowdLimits {
 /// Those who are here.
 #[derive(Debug, Default)]
 pub struct Crowd {
+    connections: Count,
     addresses: Arc<Tally<IpAddr>>,
-    handshakes: AtomicUsize,
+    handshakes: Count,
 }
 
 /// A connection that is counted among those of its address, until it is dropped.
 pub type Presence = Counted<IpAddr>;
 
-/// A handshake that is under way, until it is dropped.
+/// How many there are of one kind now.
+#[derive(Debug, Clone, Default)]
+struct Count(Arc<AtomicUsize>);
+
+/// One that is counted until it is dropped: a connection, or a handshake that is under way.
 #[derive(Debug)]
-pub struct Handshaking(Arc<Crowd>);
+pub struct Place(Count);
+
+impl Count {
+    /// Counts one more, unless there are `most` already.
+    fn join(&self, most: usize) -> Option<Place> {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        // Counted in any case, so that its end can be.
+        let place = Place(self.clone());
+        (before < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Crowd {
+    /// Counts one more connection, unless there are `most` already.
+    ///
+    /// # Errors
+    /// [`Shed::Connections`].
+    pub fn enter(&self, most: usize) -> Result<Place, Shed> {
+        self.connections.join(most).ok_or(Shed::Connections)
+    }
+
     /// Counts one more connection from `address`, unless there are `most` already. Nothing is
     /// counted without a limit.
     ///
@@ -55,27 +86,12 @@ impl Crowd {
     ///
     /// # Errors
     /// [`Shed::Handshakes`].
-    pub fn begin_handshake(
-        self: &Arc<Self>,
-        most: Option<usize>,
-    ) -> Result<Option<Handshaking>, Shed> {
+    pub fn begin_handshake(&self, most: Option<usize>) -> Result<Option<Place>, Shed> {
         let Some(most) = most else {
             return Ok(None);
         };
-        let before = self.handshakes.fetch_add(1, Ordering::Relaxed);
-        // Counted in any case, so that its end can be.
-        let handshaking = Handshaking(Arc::clone(self));
-        if before < most {
-            Ok(Some(handshaking))
-        } else {
-            Err(Shed::Handshakes)
-        }
-    }
-}
-
-impl Drop for Handshaking {
-    fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        let place = self.handshakes.join(most);
+        place.map(Some).ok_or(Shed::Handshakes)
     }
 }
 
@@ -118,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_address_is_known_as_long_as_a_connection_of_it_is_open() {
-        let crowd = Arc::new(Crowd::default());
+        let crowd = Crowd::default();
         let here: Vec<_> = (0..2)
             .map(|_| crowd.join(ip("192.0.2.1"), Some(2)))
             .collect();
@@ -144,8 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_counted_until_they_end() {
+        let crowd = Crowd::default();
+        let here = [crowd.enter(2).unwrap(), crowd.enter(2).unwrap()];
+        for _ in 0..3 {
+            assert_eq!(crowd.enter(2).unwrap_err(), Shed::Connections);
+        }
+        assert!(crowd.enter(3).is_ok(), "the limit may grow");
+        drop(here);
+        assert!(crowd.enter(1).is_ok());
+    }
+
+    #[test]
     fn handshakes_are_counted_until_they_end() {
-        let crowd = Arc::new(Crowd::default());
+        let crowd = Crowd::default();
         let first = crowd.begin_handshake(Some(1)).unwrap();
         for _ in 0..3 {
             assert!(crowd.begin_handshake(Some(1)).is_err());

@@ -1,9 +1,6 @@
-//! The accept loop: hands each socket on, holds back when the gateway is full.
+//! The accept loop: hands each socket on.
 //!
-//! What is over the limit waits in the kernel's queue and costs nothing, but for one socket of each
-//! loop: that one is accepted and waits for its permit. A permit taken before `accept` would stay
-//! with a loop to which nobody connects, while another loop's clients wait for it. Whom a connection
-//! is from, if another stands in front, [`proxied`] reads; how many there may be of one address
+//! Whom a connection is from, if another stands in front, [`proxied`] reads; how many there may be
 //! [`crowd`] knows; what happens on it is not known here.
 
 pub mod crowd;
@@ -13,19 +10,25 @@ pub mod proxied;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crowd::Presence;
+use crowd::{Place, Presence};
 pub use lifecycle::{Announcement, Lifecycle, Remote};
 
 /// How many connections the kernel keeps ready to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// How long a peer may be silent before the system asks whether it is still there (RFC 9293 §3.8.4): long,
+/// since asking wakes a sleeping device. Only MQTT sessions without a keep alive of their own are silent
+/// for as long.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// How often it asks then, and after how many questions without an answer the peer is gone.
+const QUESTIONS: (Duration, u32) = (Duration::from_secs(60), 5);
 
 /// Pause after an error of `accept` that a new attempt would meet again at once, such as having
 /// no file descriptor left.
@@ -34,22 +37,30 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 /// How often the log says so while it lasts.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// A socket with the permit that counts it; dropping both makes room for another.
+/// A socket that has been accepted.
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket, without Nagle's delay.
     pub stream: TcpStream,
     /// The peer's address.
     pub remote: SocketAddr,
-    /// Keep it as long as the connection lives.
-    pub permit: Permit,
 }
 
-/// What counts a connection among all, and among those of its address.
+/// What counts a connection among all, and among those of its address; to be kept as long as it
+/// lives.
 #[derive(Debug)]
 pub struct Permit {
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     presence: Option<Presence>,
+}
+
+impl From<Place> for Permit {
+    fn from(place: Place) -> Self {
+        Self {
+            _place: place,
+            presence: None,
+        }
+    }
 }
 
 impl Permit {
@@ -68,13 +79,21 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket(address)?.bind(&address.into())
 }
 
-/// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker.
+/// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker. Peers that
+/// have vanished without a word are noticed, see [`SILENCE`].
 ///
 /// # Errors
 /// What the system says.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
+    let (interval, retries) = QUESTIONS;
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(interval)
+        .with_retries(retries);
+    // What is accepted inherits it.
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -99,7 +118,6 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 /// Accepts until `until` is done, giving each arrival to `serve`.
 pub async fn accept_loop(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
     until: impl Future<Output = ()>,
     mut serve: impl FnMut(Arrival),
 ) {
@@ -109,7 +127,7 @@ pub async fn accept_loop(
         tokio::select! {
             biased;
             () = &mut until => return,
-            arrival = arrive(listener, permits) => match arrival {
+            arrival = arrive(listener) => match arrival {
                 Ok(arrival) => serve(arrival),
                 Err(error) if concerns_one_peer(&error) => {}
                 Err(error) => {
@@ -124,21 +142,10 @@ pub async fn accept_loop(
     }
 }
 
-async fn arrive(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Arrival> {
+async fn arrive(listener: &TcpListener) -> io::Result<Arrival> {
     let (stream, remote) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    let place = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    Ok(Arrival {
-        stream,
-        remote,
-        permit: Permit {
-            _place: place,
-            presence: None,
-        },
-    })
+    Ok(Arrival { stream, remote })
 }
 
 /// The peer was gone before it was accepted: nothing is wrong on this side.
@@ -148,4 +155,22 @@ fn concerns_one_peer(error: &io::Error) -> bool {
         error.kind(),
         K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::InvalidInput
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_noticed() {
+        let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = TcpListener::from_std(socket).unwrap();
+        let peer = TcpStream::connect(address).await.unwrap();
+        let arrival = arrive(&listener).await.unwrap();
+        assert!(SockRef::from(&arrival.stream).keepalive().unwrap());
+        assert!(!SockRef::from(&peer).keepalive().unwrap());
+    }
 }

@@ -338,6 +338,7 @@ impl Session<'_> {
         let mut drain_at = None;
         loop {
             let ended = tokio::select! {
+                biased;
                 end = relay.run() => match end {
                     Some(end) => return self.report(&end),
                     None => Some(Ended::Silent),

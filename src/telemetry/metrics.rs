@@ -82,6 +82,8 @@ struct ShedLabels {
 /// Why a connection was turned away before anything was read of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
+    /// There are as many as there may be.
+    Connections,
     /// Its address has as many as one may have.
     Address,
     /// As many handshakes are under way as may be.
@@ -165,7 +167,7 @@ pub struct ListenerMetrics {
     /// Connections open now.
     pub active: Gauge,
     handshakes: [Counter; 5],
-    shed: [Counter; 2],
+    shed: [Counter; 3],
 }
 
 impl ListenerMetrics {
@@ -441,7 +443,7 @@ impl Metrics {
                 self.handshakes.get_or_create_owned(&labels)
             }),
             // In the order of `Shed`.
-            shed: ["address", "handshakes"].map(|reason| {
+            shed: ["connections", "address", "handshakes"].map(|reason| {
                 let labels = ShedLabels {
                     listener: listener.to_owned(),
                     reason,

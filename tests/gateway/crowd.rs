@@ -78,6 +78,45 @@ async fn until_active(lab: &Lab, listener: &str, count: usize) {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_limit_are_turned_away_until_one_leaves() {
+    let config = Config::x509().limits("connections = 2");
+    let plain = "[listeners.plain]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"";
+    let lab = config.tables(plain).start().await;
+    let mut one = lab.device().keep(Protocol::Http1).await.unwrap();
+    let mut two = lab.device().keep(Protocol::Http2).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(told(lab.address()).await, b"");
+    }
+    let answer = told(lab.address_of("plain")).await;
+    assert!(answer.starts_with(b"HTTP/1.1 503 "), "{answer:?}");
+    for kept in [&mut one, &mut two] {
+        assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
+    }
+    drop(one);
+    until_active(&lab, "edge", 1).await;
+    assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
+    let shed = |listener: &str, count: usize| {
+        let name = "portcullis_connections_shed_total";
+        format!("{name}{{listener=\"{listener}\",reason=\"connections\"}} {count}")
+    };
+    until(&lab, &shed("edge", 3)).await;
+    until(&lab, &shed("plain", 1)).await;
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_many_connections_there_may_be() {
+    let mut lab = Config::x509().limits("connections = 1").start().await;
+    // One that has not even begun its handshake counts, and stays where it is.
+    let silent = TcpStream::connect(lab.address()).await.unwrap();
+    until_active(&lab, "edge", 1).await;
+    assert_eq!(told(lab.address()).await, b"");
+    lab.config.limits = "connections = 2\n".into();
+    lab.reload().unwrap();
+    assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn an_address_has_no_more_connections_than_its_share() {
     let lab = two_each().start().await;
     for protocol in [Protocol::Http1, Protocol::Http2] {

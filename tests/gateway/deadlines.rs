@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::frames::{
@@ -326,31 +325,6 @@ async fn a_client_that_reads_its_answer_gets_all_of_it() {
     for protocol in HTTP {
         let answer = lab.device().send(protocol, HUGE, &[]).await.unwrap();
         assert_eq!(answer.body.len(), 100_000_000);
-    }
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_leave() {
-    for _ in 0..8 {
-        let lab = Config::x509().limits("connections = 2").start().await;
-        let device = lab.device();
-        let open = || tokio::time::timeout(PATIENCE, device.keep(Protocol::Http1));
-        let mut first = open().await.expect("the first waits").unwrap();
-        let mut second = open().await.expect("the second waits").unwrap();
-        let third = device.clone();
-        let third: JoinHandle<_> =
-            tokio::spawn(async move { third.keep(Protocol::Http1).await.unwrap() });
-        for kept in [&mut first, &mut second] {
-            assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
-        }
-        assert!(!third.is_finished());
-        until_active(&lab, 2).await;
-        drop(second);
-        let mut third = tokio::time::timeout(PATIENCE, third)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(third.get("/http/m", &[]).await.unwrap().status, 200);
     }
 }
 
