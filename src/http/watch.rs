@@ -232,8 +232,9 @@ impl Progress {
 /// How often a connection is looked at that could rest.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// How soon one is that may be about to. Most devices say one thing and then nothing for long.
-const REST_AFTER: Duration = Duration::from_millis(100);
+/// How soon one is that may be about to. Most devices say one thing and then nothing for long. When a fleet
+/// comes at once, what those hold that could rest stays in the heap as holes.
+const REST_AFTER: Duration = Duration::from_millis(20);
 
 /// What a tick finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

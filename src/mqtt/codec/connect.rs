@@ -392,15 +392,16 @@ fn read_extent(buffer: &[u8]) -> Result<Option<Extent>, Fault> {
     Ok(Some(extent))
 }
 
-/// Refuses what is larger than `limits` as soon as its size is known. Nothing more is waited for,
-/// so it is answered in the client's version only where that has arrived with the size.
+/// Refuses what is larger than `limits` as soon as its version is known too: that is how it is answered,
+/// however the bytes arrive.
 fn check_size(extent: Extent, body: &[u8], limits: Limits) -> Result<(), ConnectError> {
     if extent.packet() <= limits.max_packet {
         return Ok(());
     }
     let version = match read_protocol(body) {
         Ok(Some((name, level))) => version_of(name, level, limits).ok(),
-        Ok(None) | Err(_) => None,
+        Ok(None) => return Ok(()),
+        Err(_) => None,
     };
     Err(ConnectError {
         version,
