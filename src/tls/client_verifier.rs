@@ -14,7 +14,9 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls_pki_types::{
+    CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime,
+};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity};
 use x509_parser::oid_registry::{
@@ -25,6 +27,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::peer::VerifiedPeer;
+use super::signatures::{KnownSignatures, Remembering};
 use super::trust::Trust;
 
 /// A client certificate that was refused, named by its fingerprint because its subject may hold a
@@ -102,6 +105,7 @@ pub(super) struct ClientVerifier {
     pub(super) trust: Trust,
     pub(super) hints: Vec<DistinguishedName>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    pub(super) known: KnownSignatures,
     pub(super) mandatory: bool,
     pub(super) legacy: bool,
     pub(super) max_depth: usize,
@@ -152,11 +156,18 @@ impl ClientVerifier {
                 Err(webpki::Error::MaximumPathDepthExceeded)
             }
         };
+        let remember = |algorithm: &&'static _| Remembering {
+            algorithm: *algorithm,
+            known: &self.known,
+        };
+        let algorithms: Vec<_> = self.algorithms.all.iter().map(remember).collect();
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
+            algorithms.iter().map(|one| one as _).collect();
         EndEntityCert::try_from(leaf)
             .and_then(|end_entity| {
                 end_entity
                     .verify_for_usage(
-                        self.algorithms.all,
+                        &algorithms,
                         &self.trust.roots.roots,
                         intermediates,
                         now,

@@ -11,6 +11,7 @@ mod peer;
 mod plain_http;
 mod policy;
 mod server;
+mod signatures;
 mod trust;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::client_verifier::{ClientVerifier, hints};
 use super::policy::{ClientAuth, MinVersion, PolicySettings};
+use super::signatures::KnownSignatures;
 use super::trust::{Trust, TrustError, read_certificates};
 use crate::clock::Clock;
 
@@ -132,6 +133,7 @@ fn verifier(
         hints: hints(&trust),
         trust,
         algorithms: provider.signature_verification_algorithms,
+        known: KnownSignatures::default(),
         mandatory,
         legacy: policy.legacy_certificates,
         max_depth: policy.max_chain_depth,
