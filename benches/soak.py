@@ -20,7 +20,8 @@ def refused(row):
 
 
 requests = sum(total(cell, "requests") for cell in ("http1", "http2", "refused"))
-print(f"{rounds[-1]['seconds'] // 60} minutes: {requests:,} HTTP requests, {total('handshake', 'handshakes'):,} connections,")
+full, resumed = (total(cell, "handshakes") for cell in ("handshake", "resumed"))
+print(f"{rounds[-1]['seconds'] // 60} minutes: {requests:,} HTTP requests, {full:,} full and {resumed:,} resumed handshakes,")
 print(f"{total('ws', 'roundtrips'):,} WebSocket messages, {total('mqtt', 'messages'):,} MQTT messages")
 errors = sum(int(row["r"].get("errors", 0)) for row in rounds) + sum(h["errors"] + h["closed_by_peer"] for h in held)
 wrong += [f"{errors} errors"] * bool(errors)

@@ -32,6 +32,7 @@ end=$((SECONDS + MINUTES * 60 - 5 * SECS))
 while [ $SECONDS -lt $end ]; do
   cell http1 http1 --conns 32 --addr "127.0.0.1:$https" --header "authorization: Client $CN"
   cell handshake handshake --conns 4 --addr "127.0.0.1:$https"
+  cell resumed handshake --conns 4 --resume --addr "127.0.0.1:$https"
   cell http2 http2 --conns 4 --streams 16 --addr "127.0.0.1:$https" --header "authorization: Client $CN"
   cell ws ws --conns 32 --size 64 --addr "127.0.0.1:$https" --header "authorization: Client $CN"
   cell refused http1 --conns 8 --addr "127.0.0.1:$https" --header "authorization: Client wrong"

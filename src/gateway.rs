@@ -4,9 +4,11 @@
 //! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
 //! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
 
+mod live;
+mod load;
+mod sockets;
 mod worker;
 
-use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,31 +18,29 @@ use std::time::Duration;
 use std::{io, thread};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use hyper::header::HeaderName;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use live::{AllQuotas, Live, demands, groups, of_name};
+pub use load::problems;
+use sockets::{bind_admin, bind_listeners, local_address};
 use worker::Worker;
 
 use crate::access::{Gate, Mode};
 use crate::admin;
 use crate::assertion::{Asserter, AssertionError};
-use crate::callout::{self, Callout};
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, Settings};
 use crate::fetch::FetcherError;
-use crate::http::Rules;
+use crate::listener::Lifecycle;
 use crate::listener::crowd::Crowd;
-use crate::listener::{self, Lifecycle};
-use crate::quota::Quotas;
-use crate::route::{Consulted, Demands, Route, RouteTable};
+use crate::route::Demands;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
-use crate::tls::{self, ClientAuth, Initiator, MinVersion, Policies, Terminator, TlsError};
+use crate::tls::{ClientAuth, MinVersion, Policies, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
-use crate::upstream::{self, Group};
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
@@ -141,44 +141,21 @@ struct LiveListener {
     metrics: ListenerMetrics,
 }
 
-/// What a reload replaces.
-#[derive(Debug)]
-struct Live {
-    settings: Settings,
-    gate: Gate,
-    /// In the order of the listeners.
-    rules: Vec<Arc<Rules>>,
-    /// TLS to servers, in the order of the upstreams.
-    initiators: Vec<Option<Arc<Initiator>>>,
-    /// The upstreams as all workers know them, in the same order.
-    groups: Vec<Arc<Group>>,
-    quotas: AllQuotas,
-}
-
-/// How much each client may ask for.
-#[derive(Debug)]
-struct AllQuotas {
-    /// In the order of the routes.
-    routes: Arc<[Quotas]>,
-    /// By their names.
-    listeners: HashMap<String, Quotas>,
-}
-
 impl Gateway {
     /// Binds every address and begins to serve.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub fn start(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let policies = load_policies(&settings, &clock)?;
-        let initiators = load_initiators(&settings, &clock)?;
+        let policies = load::policies(&settings, &clock)?;
+        let initiators = load::initiators(&settings, &clock)?;
         let metrics = Arc::new(Metrics::default());
         let tokens = Verifier::load(&settings.tokens, None, &clock, metrics.for_tokens())?;
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         let revocations = Arc::new(Revocations::new(metrics.for_tokens()));
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
-        let callouts = load_callouts(&settings, None, &metrics)?;
-        let asserter = load_asserter(&settings, None)?;
+        let callouts = load::callouts(&settings, None, &metrics)?;
+        let asserter = load::asserter(&settings, None)?;
         let demands = Arc::new(ArcSwap::from_pointee(demands(&settings)));
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
@@ -286,15 +263,15 @@ impl Gateway {
         if !unchanged {
             return Err(StartError::ListenersChanged);
         }
-        let policies = load_policies(&settings, &self.shared.clock)?;
-        let initiators = load_initiators(&settings, &self.shared.clock)?;
+        let policies = load::policies(&settings, &self.shared.clock)?;
+        let initiators = load::initiators(&settings, &self.shared.clock)?;
         let tokens = self.load_tokens(&settings)?;
-        let callouts = load_callouts(
+        let callouts = load::callouts(
             &settings,
             Some(&self.shared.live.load()),
             &self.shared.metrics,
         )?;
-        let asserter = load_asserter(&settings, self.shared.asserter.load().as_deref())?;
+        let asserter = load::asserter(&settings, self.shared.asserter.load().as_deref())?;
         // Last of what can fail: what it reads is in force from here on.
         let revocations = &self.shared.revocations;
         revocations.read(
@@ -451,227 +428,6 @@ impl Drop for Gateway {
     }
 }
 
-impl Live {
-    fn new(
-        settings: Settings,
-        gate: Gate,
-        asserter: Option<Arc<Asserter>>,
-        initiators: Vec<Option<Arc<Initiator>>>,
-        groups: Vec<Arc<Group>>,
-        quotas: AllQuotas,
-        addresses: &[(String, SocketAddr)],
-    ) -> Self {
-        let rules = addresses
-            .iter()
-            .zip(&settings.listeners)
-            .map(|((name, address), listener)| {
-                Arc::new(Rules {
-                    listener: name.clone(),
-                    port: address.port(),
-                    gate: gate.clone(),
-                    asserter: asserter.clone(),
-                    routes: RouteTable::for_listener(&settings.routes, name),
-                    token_places: settings.token_places.clone(),
-                    claim_fields: claim_fields(&settings),
-                    answer_fields: settings.answer_fields.clone(),
-                    hsts: settings.hsts.clone().filter(|_| listener.tls.is_some()),
-                    quotas: Arc::clone(&quotas.routes),
-                    limits: settings.limits,
-                })
-            })
-            .collect();
-        Self {
-            groups,
-            quotas,
-            settings,
-            gate,
-            rules,
-            initiators,
-        }
-    }
-}
-
-impl AllQuotas {
-    /// Those of `settings`, with what has been asked for of those of the same name and allowance.
-    fn new(settings: &Settings, former: Option<&Live>, metrics: &Metrics) -> Self {
-        let route = |route: &Arc<Route>| {
-            let former = former.and_then(|former| {
-                let mut known = former.settings.routes.iter();
-                let place = known.position(|known| known.name == route.name)?;
-                former.quotas.routes.get(place)
-            });
-            Quotas::new(&route.quotas, former, || metrics.limited(&route.name))
-        };
-        let listener = |listener: &ListenerSettings| {
-            let former = former.and_then(|former| former.quotas.listeners.get(&listener.name));
-            let name = format!("listeners.{}", listener.name);
-            let quotas = Quotas::new(&listener.quotas, former, || metrics.limited(&name));
-            (listener.name.clone(), quotas)
-        };
-        Self {
-            routes: settings.routes.iter().map(route).collect(),
-            listeners: settings.listeners.iter().map(listener).collect(),
-        }
-    }
-
-    fn of_listener(&self, name: &str) -> Quotas {
-        self.listeners.get(name).cloned().unwrap_or_default()
-    }
-}
-
-/// The call-outs, each with what it remembers if there was the same before.
-fn load_callouts(
-    settings: &Settings,
-    former: Option<&Live>,
-    metrics: &Metrics,
-) -> Result<Arc<[Arc<Callout>]>, StartError> {
-    let former = former.map_or(&[][..], |former| former.gate.callouts());
-    let load = |settings: &callout::Settings| {
-        if let Some(same) = former.iter().find(|former| former.is_of(settings)) {
-            return Ok(Arc::clone(same));
-        }
-        let callout =
-            Callout::new(settings, metrics.for_callout(&settings.name)).map_err(|source| {
-                StartError::Callout {
-                    callout: settings.name.clone(),
-                    source,
-                }
-            })?;
-        Ok(Arc::new(callout))
-    };
-    settings.callouts.iter().map(load).collect()
-}
-
-/// Who signs assertions. A key that was made here outlives a reload.
-fn load_asserter(
-    settings: &Settings,
-    former: Option<&Asserter>,
-) -> Result<Option<Arc<Asserter>>, StartError> {
-    let load = |settings| Asserter::load(settings, former).map(Arc::new);
-    Ok(settings.assertions.as_ref().map(load).transpose()?)
-}
-
-/// What every entry demands; listeners with routes have no clients but theirs.
-fn demands(settings: &Settings) -> Demands {
-    let listeners = settings.listeners.iter();
-    let listeners = listeners.map(ListenerSettings::demand);
-    let callouts = settings.callouts.iter();
-    let callouts = callouts.map(|callout| Consulted {
-        callout: callout.name.clone(),
-        is_about_clients: callout.is_about_clients(),
-    });
-    Demands::new(
-        settings.routes.clone(),
-        listeners.collect(),
-        callouts.collect(),
-    )
-}
-
-/// The upstreams that `settings` name, with what is known already of their servers.
-fn groups(settings: &Settings, former: &[Arc<Group>], metrics: &Arc<Metrics>) -> Vec<Arc<Group>> {
-    let group = |settings: &Arc<upstream::Settings>| {
-        let former = of_name(&settings.name, former);
-        Arc::new(Group::new(Arc::clone(settings), former, metrics))
-    };
-    settings.upstreams.iter().map(group).collect()
-}
-
-fn of_name<'a>(name: &str, groups: &'a [Arc<Group>]) -> Option<&'a Group> {
-    let mut groups = groups.iter().map(|group| &**group);
-    groups.find(|group| group.name() == name)
-}
-
-/// Every field in which any route tells of its clients or something of a certificate, or any call-out's
-/// answers are told: no client may say them, whatever its route.
-fn claim_fields(settings: &Settings) -> Vec<HeaderName> {
-    let claims = settings.routes.iter().flat_map(|route| {
-        let claims = route.forward_claims.iter().map(|claim| &claim.field);
-        claims.chain(route.forward_assertion.iter().map(|told| &told.field))
-    });
-    let callouts = settings.callouts.iter();
-    let granted = callouts.flat_map(callout::Settings::upstream_fields);
-    let rules = settings.routes.iter();
-    let rules = rules.flat_map(|route| route.request_fields.iter());
-    let proven = rules.filter(|rule| rule.certificate_fields().next().is_some());
-    let proven = proven.map(|rule| &rule.name);
-    claims.chain(granted).chain(proven).cloned().collect()
-}
-
-/// What the policies of every listener are made of, read from the files that the settings name.
-///
-/// # Errors
-/// [`StartError::Tls`] for the first that is unfit.
-pub fn load_policies(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-) -> Result<Vec<Option<Policies>>, StartError> {
-    let load = |listener: &ListenerSettings| {
-        let policies = listener.tls.as_ref().map(|tls| Policies::load(tls, clock));
-        policies.transpose().map_err(|source| StartError::Tls {
-            listener: listener.name.clone(),
-            source: Box::new(source),
-        })
-    };
-    settings.listeners.iter().map(load).collect()
-}
-
-/// What TLS to the servers of every upstream is made of, read likewise.
-///
-/// # Errors
-/// [`StartError::UpstreamTls`] for the first that is unfit.
-fn load_initiators(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-) -> Result<Vec<Option<Arc<Initiator>>>, StartError> {
-    let load = |upstream: &Arc<upstream::Settings>| {
-        let initiator = upstream.tls.as_ref().map(|tls| Initiator::load(tls, clock));
-        let initiator = initiator
-            .transpose()
-            .map_err(|source| StartError::UpstreamTls {
-                upstream: upstream.name.clone(),
-                source: Box::new(source),
-            })?;
-        Ok(initiator.map(Arc::new))
-    };
-    settings.upstreams.iter().map(load).collect()
-}
-
-/// Everything that is wrong with the files that the settings name, each fault once.
-pub fn problems(settings: &Settings, clock: &Arc<dyn Clock>) -> Vec<StartError> {
-    let mut known = HashSet::new();
-    let mut problems: Vec<StartError> = Verifier::problems(&settings.tokens, clock)
-        .into_iter()
-        .map(StartError::from)
-        .collect();
-    problems.extend(load_callouts(settings, None, &Metrics::default()).err());
-    problems.extend(load_asserter(settings, None).err());
-    let revocations =
-        Revocations::default().read(settings.tokens.revocations.as_ref(), clock.now());
-    problems.extend(revocations.err().map(StartError::from));
-    for listener in &settings.listeners {
-        for tls in listener.tls.iter().flat_map(tls::Settings::each) {
-            if let Err(source) = Policies::load(&tls, clock)
-                && known.insert(source.to_string())
-            {
-                let listener = listener.name.clone();
-                problems.push(StartError::Tls {
-                    listener,
-                    source: Box::new(source),
-                });
-            }
-        }
-    }
-    for upstream in &settings.upstreams {
-        if let Some(Err(source)) = upstream.tls.as_ref().map(|tls| Initiator::load(tls, clock)) {
-            problems.push(StartError::UpstreamTls {
-                upstream: upstream.name.clone(),
-                source: Box::new(source),
-            });
-        }
-    }
-    problems
-}
-
 fn live_listeners(
     settings: &Settings,
     policies: Vec<Option<Policies>>,
@@ -693,51 +449,6 @@ fn live_listeners(
         })
     };
     settings.listeners.iter().zip(policies).map(live).collect()
-}
-
-/// The sockets of each worker, in the order of the listeners, and the listeners' addresses.
-type Sockets = (Vec<Vec<std::net::TcpListener>>, Vec<(String, SocketAddr)>);
-
-fn bind_listeners(settings: &Settings) -> Result<Sockets, StartError> {
-    let mut workers: Vec<Vec<_>> = (0..settings.workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for listener in &settings.listeners {
-        let mut address = listener.address;
-        probe(&listener.name, address)?;
-        for worker in &mut workers {
-            let socket = bind(&listener.name, address)?;
-            // Port 0 becomes a real one with the first socket; the others share that.
-            address = local_address(&socket)?;
-            worker.push(socket);
-        }
-        addresses.push((listener.name.clone(), address));
-    }
-    Ok((workers, addresses))
-}
-
-fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    probe("admin", address)?;
-    bind("admin", address)
-}
-
-fn probe(what: &str, address: SocketAddr) -> Result<(), StartError> {
-    listener::probe(address).map_err(|source| bind_error(what, address, source))
-}
-
-fn bind(what: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    listener::bind(address).map_err(|source| bind_error(what, address, source))
-}
-
-fn bind_error(what: &str, address: SocketAddr, source: io::Error) -> StartError {
-    StartError::Bind {
-        what: what.to_owned(),
-        address,
-        source,
-    }
-}
-
-fn local_address(socket: &std::net::TcpListener) -> Result<SocketAddr, StartError> {
-    socket.local_addr().map_err(StartError::Worker)
 }
 
 /// TLS 1.2 sends the client's certificate in clear (RFC 5246 §7.4.6), and with it the CN.

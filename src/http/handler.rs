@@ -8,25 +8,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderValue, ORIGIN, TE, TRANSFER_ENCODING,
-};
+use hyper::header::{CONNECTION, HeaderValue, ORIGIN, TE, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::http::response;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout_at;
 
+use super::answer::Answer;
 use super::assertion::Client;
-use super::body::{AnswerBody, Loan};
+use super::body::AnswerBody;
 use super::exchange::Exchange;
-use super::field_rules::{Author, change_request, changes};
+use super::field_rules::{change_request, changes};
 use super::forward::{forward, open, rewrite_target};
-use super::headers::{self, X_REQUEST_ID};
+use super::headers;
 use super::limits::{of_address, of_client};
 use super::own_answer;
+use super::presented::presented;
 use super::refusal::Failure;
 use super::shape::preflight;
 use super::target::{Host, TargetError};
@@ -35,9 +34,9 @@ use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::callout;
-use crate::credential::{self, ForwardedQuery, Presented, query_values, split_credentials};
+use crate::credential::Presented;
 use crate::quota::Place;
-use crate::route::{self, Cors, Requirement, Route, Sought, Target, normalise};
+use crate::route::{self, Cors, Route, Sought, Target, normalise};
 use crate::upstream::Upstream;
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
@@ -388,62 +387,6 @@ fn check_origin(route: &Route, headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Everything the client presents, and the query string without it. A route that demands nothing
-/// passes on whatever there is.
-fn presented(
-    session: &Session,
-    head: &mut Parts,
-    route: &Route,
-    is_opening: bool,
-) -> (Presented, ForwardedQuery) {
-    let requirement = route.requirement;
-    let mut presented = Presented::nothing();
-    if requirement == Requirement::None {
-        return (presented, ForwardedQuery::Unchanged);
-    }
-    for place in session.edge.rules.gate.places(route.demand()) {
-        add_names(&mut presented, place, head);
-    }
-    for value in head.headers.get_all(AUTHORIZATION) {
-        presented.add_authorization(value.as_bytes());
-    }
-    let places = &session.edge.rules.token_places;
-    let mut token_parameter = None;
-    if requirement.takes_tokens() && is_opening {
-        token_parameter = places.query.as_deref();
-        if let Some(prefix) = &places.subprotocol {
-            headers::take_subprotocol_tokens(&mut head.headers, prefix, &mut presented);
-        }
-    }
-    let query = match head.uri.query() {
-        Some(query) => split_credentials(query, token_parameter, &mut presented),
-        None => ForwardedQuery::Unchanged,
-    };
-    (presented, query)
-}
-
-/// What the request says at a place that its client's certificate has to agree with.
-fn add_names(presented: &mut Presented, place: &credential::Place, head: &Parts) {
-    match place {
-        credential::Place::UserName => {
-            for value in head.headers.get_all(AUTHORIZATION) {
-                presented.add_basic_user_name(value.as_bytes());
-            }
-        }
-        credential::Place::Header(name) => {
-            for value in head.headers.get_all(name) {
-                presented.add_name(place.clone(), value.as_bytes());
-            }
-        }
-        credential::Place::Query(name) => {
-            for value in query_values(head.uri.query().unwrap_or_default(), name) {
-                presented.add_name(place.clone(), &value);
-            }
-        }
-        credential::Place::ClientId => {}
-    }
-}
-
 /// What another service may be told of the request, if one is asked.
 fn asked_about<'a>(
     session: &Session,
@@ -627,92 +570,6 @@ fn open_mqtt(
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
     Ok(Answer::opened(opening.success(), fields, route))
-}
-
-/// An answer before it is the client's.
-struct Answer {
-    head: response::Parts,
-    content: Content,
-    loan: Option<Loan>,
-    route: Arc<Route>,
-}
-
-/// The body of an answer.
-enum Content {
-    Own(Bytes),
-    Upstreams(Incoming),
-}
-
-impl Content {
-    fn author(&self) -> Author {
-        match self {
-            Self::Own(_) => Author::Gateway,
-            Self::Upstreams(_) => Author::Upstream,
-        }
-    }
-}
-
-impl Answer {
-    fn of_upstream(response: Response<Incoming>, loan: Option<Loan>, route: Arc<Route>) -> Self {
-        let (head, content) = response.into_parts();
-        Self {
-            head,
-            content: Content::Upstreams(content),
-            loan,
-            route,
-        }
-    }
-
-    fn of_our_own(response: Response<Bytes>, route: Arc<Route>) -> Self {
-        let (head, content) = response.into_parts();
-        Self {
-            head,
-            content: Content::Own(content),
-            loan: None,
-            route,
-        }
-    }
-
-    /// Of our own, to the opening of a WebSocket.
-    fn opened(status: StatusCode, fields: HeaderMap, route: Arc<Route>) -> Self {
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = status;
-        *response.headers_mut() = fields;
-        Self::of_our_own(response, route)
-    }
-
-    fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
-        let Self {
-            mut head,
-            content,
-            loan,
-            route,
-        } = self;
-        exchange.answered(head.status);
-        if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            headers::remove_hop_by_hop(&mut head.headers);
-        }
-        exchange.finish(&mut head.headers, content.author());
-        // The rest of the body would have to be told from the head of the next request.
-        if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        head.headers
-            .insert(X_REQUEST_ID, exchange.request_id().clone());
-        let body = match content {
-            Content::Upstreams(content) => {
-                AnswerBody::streamed(content, loan, route.idle_timeout, exchange)
-            }
-            Content::Own(content) if exchange.is_head() && !content.is_empty() => {
-                // In HTTP/2 hyper would send the body, and the client would take that for an error.
-                head.headers.insert(CONTENT_LENGTH, content.len().into());
-                AnswerBody::own(Bytes::new(), exchange)
-            }
-            Content::Own(content) => AnswerBody::own(content, exchange),
-        };
-        Response::from_parts(head, body)
-    }
 }
 
 /// The reason goes to the log, where the id that the client was given leads to it.

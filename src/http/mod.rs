@@ -3,6 +3,7 @@
 //! Read [`handler`] for the way of one request. This file holds what a connection carries for its
 //! requests and the loop that keeps its deadlines.
 
+mod answer;
 mod assertion;
 mod body;
 mod certificate;
@@ -15,6 +16,7 @@ mod head_scan;
 mod headers;
 mod limits;
 mod own_answer;
+mod presented;
 mod refusal;
 mod shape;
 mod target;

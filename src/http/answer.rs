@@ -1,0 +1,105 @@
+//! An answer, the upstream's or the gateway's own, on its way to become the client's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use hyper::http::response;
+use hyper::{HeaderMap, Response, StatusCode};
+
+use super::body::{AnswerBody, Loan};
+use super::exchange::Exchange;
+use super::field_rules::Author;
+use super::headers::{self, X_REQUEST_ID};
+use crate::route::Route;
+
+/// An answer before it is the client's.
+pub(super) struct Answer {
+    pub(super) head: response::Parts,
+    content: Content,
+    loan: Option<Loan>,
+    route: Arc<Route>,
+}
+
+/// The body of an answer.
+enum Content {
+    Own(Bytes),
+    Upstreams(Incoming),
+}
+
+impl Content {
+    fn author(&self) -> Author {
+        match self {
+            Self::Own(_) => Author::Gateway,
+            Self::Upstreams(_) => Author::Upstream,
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn of_upstream(
+        response: Response<Incoming>,
+        loan: Option<Loan>,
+        route: Arc<Route>,
+    ) -> Self {
+        let (head, content) = response.into_parts();
+        Self {
+            head,
+            content: Content::Upstreams(content),
+            loan,
+            route,
+        }
+    }
+
+    pub(super) fn of_our_own(response: Response<Bytes>, route: Arc<Route>) -> Self {
+        let (head, content) = response.into_parts();
+        Self {
+            head,
+            content: Content::Own(content),
+            loan: None,
+            route,
+        }
+    }
+
+    /// Of our own, to the opening of a WebSocket.
+    pub(super) fn opened(status: StatusCode, fields: HeaderMap, route: Arc<Route>) -> Self {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        *response.headers_mut() = fields;
+        Self::of_our_own(response, route)
+    }
+
+    pub(super) fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
+        let Self {
+            mut head,
+            content,
+            loan,
+            route,
+        } = self;
+        exchange.answered(head.status);
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            headers::remove_hop_by_hop(&mut head.headers);
+        }
+        exchange.finish(&mut head.headers, content.author());
+        // The rest of the body would have to be told from the head of the next request.
+        if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        head.headers
+            .insert(X_REQUEST_ID, exchange.request_id().clone());
+        let body = match content {
+            Content::Upstreams(content) => {
+                AnswerBody::streamed(content, loan, route.idle_timeout, exchange)
+            }
+            Content::Own(content) if exchange.is_head() && !content.is_empty() => {
+                // In HTTP/2 hyper would send the body, and the client would take that for an error.
+                head.headers.insert(CONTENT_LENGTH, content.len().into());
+                AnswerBody::own(Bytes::new(), exchange)
+            }
+            Content::Own(content) => AnswerBody::own(content, exchange),
+        };
+        Response::from_parts(head, body)
+    }
+}
