@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
 use super::usual;
@@ -43,19 +44,22 @@ async fn configured(broker: SocketAddr) -> Site {
     site
 }
 
-/// Opens all of them, in batches that the listen queue holds.
-async fn gather(gateway: &Running<'_>, each: usize) -> Vec<Wire> {
+/// Opens all of them, in batches that the listen queue holds. Each trickles from its opening on, since its
+/// time runs from there, and a slow machine takes a while to open all.
+async fn gather(gateway: &Running<'_>, each: usize) -> Vec<JoinHandle<()>> {
     const BATCH: usize = 250;
     let (plain, web) = (gateway.address_of("plain"), gateway.address_of("web"));
-    let mut wires = Vec::new();
+    let mut tricklers = Vec::new();
     for begun in (0..each).step_by(BATCH) {
         let batch = BATCH.min(each - begun);
         let tcp = (0..batch).map(|_| async { Wire::over_tcp(plain).await.unwrap() });
-        wires.extend(join_all(tcp).await);
+        let wires = join_all(tcp).await.into_iter();
+        tricklers.extend(wires.map(|wire| tokio::spawn(trickle(wire))));
         let websockets = (0..batch).map(|_| Wire::over_plain_websocket(web));
-        wires.extend(join_all(websockets).await);
+        let wires = join_all(websockets).await.into_iter();
+        tricklers.extend(wires.map(|wire| tokio::spawn(trickle(wire))));
     }
-    wires
+    tricklers
 }
 
 /// Sends a byte a second of a CONNECT that will not be complete in time, until the gateway closes.
@@ -114,11 +118,7 @@ async fn ten_thousand_clients_that_trickle_do_not_hold_up_one_that_publishes() {
     healthy.send(&usual(Version::V311).bytes()).await;
     assert_eq!(healthy.packet().await.unwrap(), Version::V311.accepted());
 
-    let crowd = gather(&gateway, each).await;
-    let tricklers: Vec<_> = crowd
-        .into_iter()
-        .map(|wire| tokio::spawn(trickle(wire)))
-        .collect();
+    let tricklers = gather(&gateway, each).await;
     let gone = async {
         for trickler in tricklers {
             trickler.await.unwrap();
