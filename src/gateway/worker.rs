@@ -108,11 +108,11 @@ impl Worker {
         else {
             return;
         };
-        let counted = Counted::new(listener);
+        let open = listener.metrics.opened();
         let Arrival { mut stream, remote } = arrival;
         let crowd = &self.shared.crowd;
         let mut permit = match crowd.enter(desk.crowd.connections) {
-            Ok(place) => Permit::from(place),
+            Ok(place) => Permit::new(place, open),
             Err(reason) => return shed(listener, stream, remote, reason).await,
         };
         // Fails only if the client is gone.
@@ -138,7 +138,6 @@ impl Worker {
                 desk,
                 permit,
                 lifecycle,
-                counted,
             }
         };
         let Some(terminator) = &listener.terminator else {
@@ -269,7 +268,6 @@ struct Speaker {
     desk: Desk,
     permit: Permit,
     lifecycle: Remote,
-    counted: Counted,
 }
 
 impl Speaker {
@@ -282,7 +280,6 @@ impl Speaker {
             desk: Desk { edge, service, .. },
             permit,
             lifecycle,
-            counted,
         } = self;
         // Boxed, as each protocol is: what is moved from call to call takes its room in each of them, and a
         // connection that speaks one has no use for the other's.
@@ -315,24 +312,6 @@ impl Speaker {
                 drop(permit);
             }
         }
-        drop(counted);
-    }
-}
-
-/// Counts a connection from its acceptance to its end, tunnels apart.
-struct Counted(Arc<LiveListener>);
-
-impl Counted {
-    fn new(listener: &Arc<LiveListener>) -> Self {
-        listener.metrics.accepted.inc();
-        listener.metrics.active.inc();
-        Self(Arc::clone(listener))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.metrics.active.dec();
     }
 }
 

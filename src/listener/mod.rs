@@ -19,6 +19,8 @@ use tokio::time::Instant;
 use crowd::{Place, Presence};
 pub use lifecycle::{Announcement, Lifecycle, Remote};
 
+use crate::telemetry::OpenConnection;
+
 /// How many connections the kernel keeps ready to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -51,19 +53,21 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Permit {
     _place: Place,
+    _open: OpenConnection,
     presence: Option<Presence>,
 }
 
-impl From<Place> for Permit {
-    fn from(place: Place) -> Self {
+impl Permit {
+    /// Counts a connection that has a place among all, and is shown as open.
+    #[must_use]
+    pub fn new(place: Place, open: OpenConnection) -> Self {
         Self {
             _place: place,
+            _open: open,
             presence: None,
         }
     }
-}
 
-impl Permit {
     /// Counts the connection among those of its address as well.
     pub fn is_from(&mut self, presence: Option<Presence>) {
         self.presence = presence;

@@ -162,15 +162,31 @@ pub struct UpstreamMetrics {
 /// The metrics of one listener, looked up once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
-    /// Connections accepted.
-    pub accepted: Counter,
-    /// Connections open now.
-    pub active: Gauge,
+    accepted: Counter,
+    active: Gauge,
     handshakes: [Counter; 5],
     shed: [Counter; 3],
 }
 
+/// A connection that counts as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl ListenerMetrics {
+    /// Counts a connection that has been accepted, and is open from now on.
+    #[must_use]
+    pub fn opened(&self) -> OpenConnection {
+        self.accepted.inc();
+        self.active.inc();
+        OpenConnection(self.active.clone())
+    }
+
     /// Counts a handshake that ended so.
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes[result as usize].inc();

@@ -11,8 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access_log::{AccessLog, AccessRecord};
 pub use metrics::{
-    CalloutMetrics, HandshakeResult, ListenerMetrics, Metrics, RequestMetrics, ServerMetrics, Shed,
-    TokenMetrics, UpstreamMetrics,
+    CalloutMetrics, HandshakeResult, ListenerMetrics, Metrics, OpenConnection, RequestMetrics,
+    ServerMetrics, Shed, TokenMetrics, UpstreamMetrics,
 };
 
 /// How much the operational log says.

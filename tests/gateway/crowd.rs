@@ -274,7 +274,7 @@ async fn a_reload_changes_the_limit_for_those_who_come_then() {
     lab.config = two_each();
     lab.config.limits = "connections_per_address = 1".to_owned();
     lab.reload().unwrap();
-    until_active(&lab, "edge", 0).await;
+    until_active(&lab, "edge", 1).await;
     assert_eq!(told(lab.address()).await, b"");
     socket.send(Message::text("still here")).await.unwrap();
     assert_eq!(

@@ -417,7 +417,7 @@ async fn metrics_count_what_happened() {
     let socket = gateway.device().open_websocket("/ws/m", &[]).await.unwrap();
     let wanted = [
         "portcullis_connections_accepted_total{listener=\"edge\"} 4",
-        "portcullis_connections_active{listener=\"edge\"} 1",
+        "portcullis_connections_active{listener=\"edge\"} 2",
         "portcullis_tls_handshakes_total{listener=\"edge\",result=\"full\"} 2",
         "portcullis_tls_handshakes_total{listener=\"edge\",result=\"certificate\"} 1",
         "portcullis_tls_handshakes_total{listener=\"edge\",result=\"failed\"} 1",
