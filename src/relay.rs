@@ -20,6 +20,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Read at once; on the stack, so that a silent connection holds no buffer.
 const CHUNK: usize = 8 * 1024;
 
+/// Chunks of one side that are moved in one turn. A task that uses up its turn is told that nothing is ready
+/// any more (tokio's cooperative budget): the other side, and whoever would end the relay, would never be
+/// heard while one floods.
+const CHUNKS_AT_ONCE: u32 = 8;
+
 /// Most bytes that a framing keeps back: the front of a frame's head.
 const MAX_HELD: usize = 8;
 
@@ -292,6 +297,7 @@ impl<F: Framing> Pipe<F> {
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
+        let mut left = CHUNKS_AT_ONCE;
         while !self.ended {
             ready!(self.poll_write_pending(cx, to))?;
             if self.framing.at_boundary()
@@ -308,7 +314,11 @@ impl<F: Framing> Pipe<F> {
             match self.poll_pass(cx, from, to)? {
                 Poll::Ready(0) => self.ended = true,
                 Poll::Ready(_) if self.breach.is_some() => return Poll::Pending,
-                Poll::Ready(_) => {}
+                Poll::Ready(_) if left > 1 => left -= 1,
+                Poll::Ready(_) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Pending => {
                     ready!(self.poll_flush(cx, to))?;
                     return Poll::Pending;
@@ -434,7 +444,7 @@ impl<F: Framing> Pipe<F> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, join, repeat, sink};
 
     use super::*;
 
@@ -557,6 +567,29 @@ mod tests {
         assert_eq!(passed, [1, 5]);
         drop(upstream);
         assert!(matches!(running.await.unwrap(), Some(End::Breach(reason)) if reason == "255"));
+    }
+
+    #[tokio::test]
+    async fn a_side_that_floods_holds_up_neither_the_other_nor_who_would_end_it() {
+        let (client, mut to_client) = duplex(64);
+        let (upstream, mut of_upstream) = duplex(64);
+        // Frames of a byte without end, and a server that takes them all.
+        let client = join(repeat(1), client);
+        let upstream = join(upstream, sink());
+        let framing = Counted::default;
+        let mut relay = Relay::new(client, upstream, framing(), framing(), Idle::Never);
+        let passed = async {
+            of_upstream.write_all(&[2, 5, 6]).await.unwrap();
+            let mut got = [0; 3];
+            to_client.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, [2, 5, 6]);
+        };
+        let passed = tokio::time::timeout(Duration::from_secs(10), passed);
+        tokio::select! {
+            biased;
+            _ = relay.run() => panic!("the relay ended"),
+            passed = passed => passed.expect("nothing else is heard"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

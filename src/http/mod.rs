@@ -35,6 +35,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -366,12 +367,6 @@ impl Deadlines {
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut connection => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "connection ended early");
-                    }
-                    return Kept::Ended;
-                }
                 () = self.progress.finishing(), if !finishing => {
                     finishing = true;
                     finish(connection.as_mut());
@@ -387,7 +382,15 @@ impl Deadlines {
                     finishing = true;
                     finish(connection.as_mut());
                 }
-                () = &mut tick => {
+                // After what ends it: it may use up the task's turn (tokio's cooperative budget), and
+                // nothing else is heard then but a tick that asks for none.
+                outcome = &mut connection => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "connection ended early");
+                    }
+                    return Kept::Ended;
+                }
+                () = unconstrained(tick.as_mut()) => {
                     match self.watch.check() {
                         Verdict::Fine => {}
                         Verdict::Resting if finishing => {}

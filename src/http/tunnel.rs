@@ -109,15 +109,16 @@ impl Tunnel {
         loop {
             let reason = tokio::select! {
                 biased;
-                end = relay.run() => match end {
-                    Some(end) => return self.report(&end),
-                    None => Some(CloseCode::GoingAway),
-                },
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
                 refusal = &mut lapse, if !relay.is_closing() => Some(self.refuse(&refusal)),
                 heard = lifecycle.changed(), if !relay.is_closing() => {
                     self.verdict(heard, standing).await
                 }
+                // Last: it may use up the task's turn, and nothing else would be heard then.
+                end = relay.run() => match end {
+                    Some(end) => return self.report(&end),
+                    None => Some(CloseCode::GoingAway),
+                },
             };
             if let Some(code) = reason {
                 tracing::debug!(connection = %self.session.connection.id(), ?code, "closing a WebSocket");

@@ -339,10 +339,6 @@ impl Session<'_> {
         loop {
             let ended = tokio::select! {
                 biased;
-                end = relay.run() => match end {
-                    Some(end) => return self.report(&end),
-                    None => Some(Ended::Silent),
-                },
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 refusal = &mut lapse, if !relay.is_closing() => Some(self.end(&refusal)),
                 heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
@@ -356,6 +352,11 @@ impl Session<'_> {
                     }
                 }
                 () = until(drain_at), if !relay.is_closing() => Some(Ended::Draining),
+                // Last: it may use up the task's turn, and nothing else would be heard then.
+                end = relay.run() => match end {
+                    Some(end) => return self.report(&end),
+                    None => Some(Ended::Silent),
+                },
             };
             if let Some(ended) = ended {
                 tracing::debug!(connection = %self.connection.id(), ?ended, "closing an MQTT session");
