@@ -113,7 +113,7 @@ impl Worker {
         let crowd = &self.shared.crowd;
         let mut permit = match crowd.enter(desk.crowd.connections) {
             Ok(place) => Permit::new(place, open),
-            Err(reason) => return shed(listener, stream, remote, reason).await,
+            Err(reason) => return shed(crowd, listener, stream, remote, reason).await,
         };
         // Fails only if the client is gone.
         let Ok(local) = stream.local_addr() else {
@@ -127,7 +127,7 @@ impl Worker {
         let Ends { remote, local } = from;
         match desk.join(crowd, come, from) {
             Ok(presence) => permit.is_from(presence),
-            Err(reason) => return shed(listener, stream, remote, reason).await,
+            Err(reason) => return shed(crowd, listener, stream, remote, reason).await,
         }
         let most_handshakes = desk.crowd.handshakes;
         let id = ConnectionId::next(&self.shared.connection_ids);
@@ -147,7 +147,7 @@ impl Worker {
         };
         let handshaking = match crowd.begin_handshake(most_handshakes) {
             Ok(handshaking) => handshaking,
-            Err(reason) => return shed(listener, stream, remote, reason).await,
+            Err(reason) => return shed(crowd, listener, stream, remote, reason).await,
         };
         let accepted = match terminator.accept(Socket::from(stream)).await {
             Ok(accepted) => accepted,
@@ -317,10 +317,17 @@ impl Speaker {
 
 /// Turns a connection away before anything is spent on it. TLS and MQTT have no word for that before
 /// the client's first one, so it is closed.
-async fn shed(listener: &LiveListener, stream: TcpStream, remote: SocketAddr, reason: Shed) {
+async fn shed(
+    crowd: &Crowd,
+    listener: &LiveListener,
+    stream: TcpStream,
+    remote: SocketAddr,
+    reason: Shed,
+) {
     listener.metrics.shed(reason);
     tracing::debug!(%remote, listener = listener.settings.name, ?reason, "turned away");
-    if listener.terminator.is_none() && listener.settings.service == Service::Http {
+    let has_a_word = listener.terminator.is_none() && listener.settings.service == Service::Http;
+    if has_a_word && let Some(_told) = crowd.tell() {
         turn_away(stream).await;
     }
 }

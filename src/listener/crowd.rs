@@ -25,12 +25,17 @@ pub struct CrowdLimits {
     pub handshakes: Option<usize>,
 }
 
+/// How many are told at once that there is no room. Each keeps its socket for so long, and no flood shall
+/// take the descriptors of those who are here.
+const MOST_TOLD: usize = 256;
+
 /// Those who are here.
 #[derive(Debug, Default)]
 pub struct Crowd {
     connections: Count,
     addresses: Arc<Tally<IpAddr>>,
     handshakes: Count,
+    told: Count,
 }
 
 /// A connection that is counted among those of its address, until it is dropped.
@@ -40,7 +45,8 @@ pub type Presence = Counted<IpAddr>;
 #[derive(Debug, Clone, Default)]
 struct Count(Arc<AtomicUsize>);
 
-/// One that is counted until it is dropped: a connection, or a handshake that is under way.
+/// One that is counted until it is dropped: a connection, a handshake that is under way, or one that is told
+/// that there is no room.
 #[derive(Debug)]
 pub struct Place(Count);
 
@@ -67,6 +73,11 @@ impl Crowd {
     /// [`Shed::Connections`].
     pub fn enter(&self, most: usize) -> Result<Place, Shed> {
         self.connections.join(most).ok_or(Shed::Connections)
+    }
+
+    /// A place among those who are told that there is no room, if there is one.
+    pub fn tell(&self) -> Option<Place> {
+        self.told.join(MOST_TOLD)
     }
 
     /// Counts one more connection from `address`, unless there are `most` already. Nothing is
@@ -169,6 +180,15 @@ mod tests {
         assert!(crowd.enter(3).is_ok(), "the limit may grow");
         drop(here);
         assert!(crowd.enter(1).is_ok());
+    }
+
+    #[test]
+    fn a_flood_is_not_told_that_there_is_no_room() {
+        let crowd = Crowd::default();
+        let told: Vec<_> = (0..MOST_TOLD).map(|_| crowd.tell().unwrap()).collect();
+        assert!(crowd.tell().is_none());
+        drop(told);
+        assert!(crowd.tell().is_some());
     }
 
     #[test]
