@@ -131,14 +131,15 @@ mod tests {
         }
     }
 
+    fn remembering<'a>(algorithm: &'a Backwards, known: &'a KnownSignatures) -> Remembering<'a> {
+        Remembering { algorithm, known }
+    }
+
     #[test]
     fn a_valid_signature_is_verified_once() {
         let known = KnownSignatures::default();
         let algorithm = Backwards::new(alg_id::ECDSA_SHA256);
-        let remembering = Remembering {
-            algorithm: &algorithm,
-            known: &known,
-        };
+        let remembering = remembering(&algorithm, &known);
         for _ in 0..3 {
             assert!(remembering.verify_signature(b"key", b"abc", b"cba").is_ok());
         }
@@ -149,10 +150,7 @@ mod tests {
     fn an_invalid_signature_is_refused_each_time() {
         let known = KnownSignatures::default();
         let algorithm = Backwards::new(alg_id::ECDSA_SHA256);
-        let remembering = Remembering {
-            algorithm: &algorithm,
-            known: &known,
-        };
+        let remembering = remembering(&algorithm, &known);
         assert!(remembering.verify_signature(b"key", b"abc", b"cba").is_ok());
         for _ in 0..3 {
             assert!(
@@ -169,10 +167,7 @@ mod tests {
         let known = KnownSignatures::default();
         let algorithm = Backwards::new(alg_id::ECDSA_SHA256);
         let other = Backwards::new(alg_id::ECDSA_SHA384);
-        let of = |algorithm| Remembering {
-            algorithm,
-            known: &known,
-        };
+        let of = |algorithm| remembering(algorithm, &known);
         let cases: [(&[u8], &[u8], &[u8]); 4] = [
             (b"key", b"aa", b"aa"),
             (b"keys", b"aa", b"aa"),

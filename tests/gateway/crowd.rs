@@ -240,7 +240,10 @@ async fn handshakes_over_the_limit_are_closed_and_connections_that_are_open_serv
         .await;
     let mut open = Vec::new();
     for _ in 0..4 {
-        open.push(lab.device().keep(Protocol::Http1).await.unwrap());
+        let mut kept = lab.device().keep(Protocol::Http1).await.unwrap();
+        // A client is done with its handshake before the gateway is (RFC 8446 §2).
+        assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
+        open.push(kept);
     }
     let silent = [
         TcpStream::connect(lab.address()).await.unwrap(),

@@ -10,25 +10,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::Lab;
 use crate::harness::client::Protocol;
-use crate::harness::lab::Config;
-
-/// A lab with these tables besides.
-async fn lab(tables: &str) -> Lab {
-    Config::x509()
-        .tls("client_auth = \"optional\"")
-        .tables(tables)
-        .start()
-        .await
-}
-
-/// What is wrong with these tables.
-async fn problems(tables: &str) -> String {
-    let mut lab = Lab::x509().await;
-    lab.config = Config::x509().tables(tables);
-    lab.settings().map(drop).unwrap_err().to_string()
-}
+use crate::harness::lab::{lab, problems};
 
 /// The answer to a request without TLS, as it comes.
 pub(super) async fn plain(address: SocketAddr, head: &str) -> String {

@@ -163,6 +163,22 @@ impl Config {
     }
 }
 
+/// A lab with these tables besides, where certificates may be left out.
+pub async fn lab(tables: &str) -> Lab {
+    Config::x509()
+        .tls("client_auth = \"optional\"")
+        .tables(tables)
+        .start()
+        .await
+}
+
+/// What is wrong with these tables.
+pub async fn problems(tables: &str) -> String {
+    let mut lab = Lab::x509().await;
+    lab.config = Config::x509().tables(tables);
+    lab.settings().map(drop).unwrap_err().to_string()
+}
+
 impl Lab {
     /// By certificate.
     pub async fn x509() -> Self {
