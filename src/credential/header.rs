@@ -111,8 +111,10 @@ fn secret(text: &str) -> Value {
 
 /// The rules that a certificate's common name keeps as well, so that either can equal the other.
 fn is_usable(text: &str) -> bool {
-    // Most are ASCII, of which a look at each byte is enough.
-    let is_graphic = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    // Most are ASCII, of which a look at each byte is enough; at all of them, which goes many at a time.
+    let is_graphic = text.bytes().fold(!text.is_empty(), |so_far, byte| {
+        so_far & byte.is_ascii_graphic()
+    });
     is_graphic || (!text.is_empty() && !text.chars().any(char::is_control) && text.trim() == text)
 }
 

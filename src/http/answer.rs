@@ -3,51 +3,54 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use hyper::http::response;
 use hyper::{HeaderMap, Response, StatusCode};
 
-use super::body::{AnswerBody, Loan};
+use super::body::{AnswerBody, Upload};
 use super::exchange::Exchange;
 use super::field_rules::Author;
 use super::headers::{self, X_REQUEST_ID};
 use crate::route::Route;
+use crate::upstream::ResponseBody;
 
 /// An answer before it is the client's.
 pub(super) struct Answer {
-    pub(super) head: response::Parts,
+    head: response::Parts,
     content: Content,
-    loan: Option<Loan>,
+    /// The body of the request, which may still be on its way.
+    upload: Option<Arc<Upload>>,
     route: Arc<Route>,
 }
 
 /// The body of an answer.
 enum Content {
     Own(Bytes),
-    Upstreams(Incoming),
+    Upstreams(ResponseBody),
+    /// The upstream's, after which another protocol is spoken.
+    Switch,
 }
 
 impl Content {
     fn author(&self) -> Author {
         match self {
             Self::Own(_) => Author::Gateway,
-            Self::Upstreams(_) => Author::Upstream,
+            Self::Upstreams(_) | Self::Switch => Author::Upstream,
         }
     }
 }
 
 impl Answer {
     pub(super) fn of_upstream(
-        response: Response<Incoming>,
-        loan: Option<Loan>,
+        response: Response<ResponseBody>,
+        upload: Option<Arc<Upload>>,
         route: Arc<Route>,
     ) -> Self {
         let (head, content) = response.into_parts();
         Self {
             head,
             content: Content::Upstreams(content),
-            loan,
+            upload,
             route,
         }
     }
@@ -57,7 +60,17 @@ impl Answer {
         Self {
             head,
             content: Content::Own(content),
-            loan: None,
+            upload: None,
+            route,
+        }
+    }
+
+    /// The upstream's word that another protocol is spoken from here on.
+    pub(super) fn switched(head: response::Parts, route: Arc<Route>) -> Self {
+        Self {
+            head,
+            content: Content::Switch,
+            upload: None,
             route,
         }
     }
@@ -74,7 +87,7 @@ impl Answer {
         let Self {
             mut head,
             content,
-            loan,
+            upload,
             route,
         } = self;
         exchange.answered(head.status);
@@ -83,7 +96,8 @@ impl Answer {
         }
         exchange.finish(&mut head.headers, content.author());
         // The rest of the body would have to be told from the head of the next request.
-        if exchange.is_http1() && loan.as_ref().is_some_and(Loan::is_uploading) {
+        let is_sent = upload.is_none_or(|upload| upload.has_ended());
+        if exchange.is_http1() && !is_sent {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -91,7 +105,7 @@ impl Answer {
             .insert(X_REQUEST_ID, exchange.request_id().clone());
         let body = match content {
             Content::Upstreams(content) => {
-                AnswerBody::streamed(content, loan, route.idle_timeout, exchange)
+                AnswerBody::streamed(content, route.idle_timeout, exchange)
             }
             Content::Own(content) if exchange.is_head() && !content.is_empty() => {
                 // In HTTP/2 hyper would send the body, and the client would take that for an error.
@@ -99,6 +113,7 @@ impl Answer {
                 AnswerBody::own(Bytes::new(), exchange)
             }
             Content::Own(content) => AnswerBody::own(content, exchange),
+            Content::Switch => AnswerBody::own(Bytes::new(), exchange),
         };
         Response::from_parts(head, body)
     }

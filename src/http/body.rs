@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::Exchange;
 use super::watch::Progress;
-use crate::upstream::Lease;
+use crate::upstream::ResponseBody;
 
 /// Why a body ended early.
 #[derive(Debug, Error)]
@@ -100,34 +100,9 @@ impl Upload {
         self.fault.get().copied()
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether all of it has been sent on.
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
-    }
-}
-
-/// A lease with the body that went over it.
-#[derive(Debug)]
-pub(super) struct Loan {
-    lease: Lease<RequestBody>,
-    upload: Arc<Upload>,
-}
-
-impl Loan {
-    pub(super) fn new(lease: Lease<RequestBody>, upload: Arc<Upload>) -> Self {
-        Self { lease, upload }
-    }
-
-    /// Whether the request is still being sent although its answer has begun.
-    pub(super) fn is_uploading(&self) -> bool {
-        !self.upload.has_ended()
-    }
-
-    /// To be called when the answer has ended. Whoever got a connection that still sends would
-    /// have to wait for as long as that client likes.
-    fn give_back(self) {
-        if self.upload.has_ended() {
-            self.lease.give_back();
-        }
     }
 }
 
@@ -191,7 +166,7 @@ impl Drop for RequestBody {
         if self.incoming.is_end_stream() {
             self.progress.body_read();
         }
-        // hyper lets go of it with its last byte.
+        // Whoever sends it lets go of it with its last byte.
         self.upload.ended.store(true, Ordering::Relaxed);
     }
 }
@@ -238,8 +213,7 @@ enum Content {
 
 #[derive(Debug)]
 struct Streamed {
-    incoming: Incoming,
-    loan: Option<Loan>,
+    incoming: ResponseBody,
     patience: Patience,
     /// The end, whatever has come by then.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -253,18 +227,15 @@ impl AnswerBody {
         Self { content, exchange }
     }
 
-    /// The upstream's answer, which may stand still for `patience` at a time. The loan, if it
-    /// came over a shared connection, goes back when the body has ended.
+    /// The upstream's answer, which may stand still for `patience` at a time.
     pub(super) fn streamed(
-        incoming: Incoming,
-        loan: Option<Loan>,
+        incoming: ResponseBody,
         patience: Duration,
         mut exchange: Exchange,
     ) -> Self {
         exchange.hold(true);
         let streamed = Streamed {
             incoming,
-            loan,
             patience: Patience::new(patience),
             deadline: exchange.deadline().map(|end| Box::pin(sleep_until(end))),
         };
@@ -287,27 +258,7 @@ impl Streamed {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         };
         self.patience.rewarded();
-        // `is_end_stream` does not say so of a chunked body, even at its end.
-        if frame.is_none() {
-            self.give_back();
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
-    }
-
-    fn give_back(&mut self) {
-        if let Some(loan) = self.loan.take() {
-            loan.give_back();
-        }
-    }
-}
-
-impl Drop for Streamed {
-    fn drop(&mut self) {
-        // A body that was read to its end leaves a connection fit for the next request; any other
-        // leaves bytes on it that belong to this one, so it closes with the lease.
-        if self.incoming.is_end_stream() {
-            self.give_back();
-        }
+        Poll::Ready(frame)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Interim answers on their way through: 103 Early Hints (RFC 8297), for clients of HTTP/1.1.
 //!
-//! hyper hands them out where it speaks to servers and has no way to send them where it speaks to
-//! clients, so they go past it: [`super::watch::Watched`] writes them where hyper has nothing left to
+//! hyper has no way to send them, so they go past it: [`super::watch::Watched`] writes them where hyper has nothing left to
 //! write and the answer has not begun. They are advice, and dropped wherever that place is missed.
 
 use std::future::Future;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::headers;
 use crate::route::{FieldAction, FieldRules, Route};
+use crate::upstream::OnInterim;
 
 /// Most interim answers to one request, and how many may wait to be passed on.
 const MOST: usize = 8;
@@ -68,15 +68,17 @@ impl EarlyHints {
     /// Asks for those to `request`, which goes by `route`.
     pub(super) fn of<B>(request: &mut Request<B>, route: Arc<Route>) -> Self {
         let (sender, heads) = mpsc::channel(MOST);
-        hyper::ext::on_informational(request, move |answer| {
-            // 100 is the gateway's own, 101 no interim answer, and 102 of no use to anybody.
-            if answer.status() == StatusCode::EARLY_HINTS
-                && let Some(head) = encode(answer.headers(), &route.answer_fields)
-            {
-                // If nobody takes it, the request has been answered, or there are too many.
-                let _ = sender.try_send(head);
-            }
-        });
+        request
+            .extensions_mut()
+            .insert(OnInterim::new(move |status, fields| {
+                // 100 is the gateway's own, and 102 of no use to anybody.
+                if status == StatusCode::EARLY_HINTS
+                    && let Some(head) = encode(fields, &route.answer_fields)
+                {
+                    // If nobody takes it, the request has been answered, or there are too many.
+                    let _ = sender.try_send(head);
+                }
+            }));
         Self { heads }
     }
 
@@ -123,7 +125,7 @@ fn encode(fields: &HeaderMap, rules: &FieldRules) -> Option<Bytes> {
         }
     }
     let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
-    // hyper has looked at each name and value: none of them holds a line break.
+    // Their types have looked at each name and value: none of them holds a line break.
     for (name, value) in &fields {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);

@@ -9,13 +9,13 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 
 use super::Session;
-use super::body::{Fault, Loan, RequestBody, Upload};
+use super::body::{Fault, RequestBody, Upload};
 use super::early_hints::EarlyHints;
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route, Target};
-use crate::upstream::{Busy, UpstreamError};
+use crate::upstream::{Opened, ResponseBody, UpstreamError};
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
@@ -25,7 +25,7 @@ pub(super) async fn forward(
     route: &Arc<Route>,
     head: Box<Parts>,
     body: Incoming,
-) -> Result<(Response<Incoming>, Loan), Failure> {
+) -> Result<(Response<ResponseBody>, Arc<Upload>), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
@@ -47,12 +47,12 @@ pub(super) async fn forward(
             }
         }
     };
-    let (response, lease) = sent.map_err(|error| failure(error, &upload))?;
+    let response = sent.map_err(|error| failure(error, &upload))?;
     // Nothing asked for another protocol: `Upgrade` has been removed.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadUpgrade);
     }
-    Ok((response, Loan::new(lease, upload)))
+    Ok((response, upload))
 }
 
 /// As [`forward`], on a connection of its own that the answer may upgrade.
@@ -62,7 +62,7 @@ pub(super) async fn open(
     route: &Route,
     head: Box<Parts>,
     body: Incoming,
-) -> Result<(Response<Incoming>, Busy), Failure> {
+) -> Result<Opened, Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;

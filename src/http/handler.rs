@@ -37,7 +37,7 @@ use crate::callout;
 use crate::credential::Presented;
 use crate::quota::Place;
 use crate::route::{self, Cors, Route, Sought, Target, normalise};
-use crate::upstream::Upstream;
+use crate::upstream::{Opened, Upstream};
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// Answers one request, whatever it is.
@@ -239,7 +239,7 @@ async fn carry_out(
             opening: None,
             head,
         } => {
-            let (response, loan) = match exchange.deadline() {
+            let (response, upload) = match exchange.deadline() {
                 None => forward(&admission, session, &route, head, body).await?,
                 Some(deadline) => {
                     let sent = Box::pin(forward(&admission, session, &route, head, body));
@@ -247,7 +247,7 @@ async fn carry_out(
                     sent.map_err(|_| Failure::Overdue)??
                 }
             };
-            Ok(Answer::of_upstream(response, Some(loan), route))
+            Ok(Answer::of_upstream(response, Some(upload), route))
         }
         Passage::Answered(answer) => {
             discard(session, body);
@@ -534,24 +534,24 @@ async fn open_websocket(
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
-    let (mut response, busy) = open(&admission, session, route, head, body).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if opening.is_mistaken_for_success(response.status()) {
+    let (mut head, upstream, busy) = match open(&admission, session, route, head, body).await? {
+        Opened::Switched(head, upstream, busy) => (head, upstream, busy),
+        Opened::Declined(response) if opening.is_mistaken_for_success(response.status()) => {
             return Err(Failure::BadUpgrade);
         }
-        return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
-    }
-    if !opening.is_accepted(response.headers()) {
+        Opened::Declined(response) => {
+            return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
+        }
+    };
+    if !opening.is_accepted(&head.headers) {
         return Err(Failure::BadUpgrade);
     }
-    let upstream = hyper::upgrade::on(&mut response);
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route), places);
     let standing = admission.into_standing(route.demand());
     let run = tunnel.run(client, upstream, busy, standing);
     session.edge.tasks.spawn(run);
-    let mut answer = Answer::of_upstream(response, None, Arc::clone(route));
-    opening.pass_on(&mut answer.head);
-    Ok(answer)
+    opening.pass_on(&mut head);
+    Ok(Answer::switched(head, Arc::clone(route)))
 }
 
 /// Opens a WebSocket here, to take MQTT out of it (MQTT 5.0 §6).

@@ -15,7 +15,7 @@ use crate::mqtt;
 use crate::quota::Place;
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
-use crate::upstream::Busy;
+use crate::upstream::{Busy, Switched};
 use crate::websocket::{ByteStream, CloseCode, FrameScanner};
 
 /// One WebSocket, for as long as it is open.
@@ -37,17 +37,17 @@ impl Tunnel {
         }
     }
 
-    /// Takes both sides over once hyper lets them go, and carries frames until either ends, or
+    /// Takes the client over once hyper lets it go, and carries frames until either ends, or
     /// the client's token does. The server is `busy` with it for as long.
     pub(super) async fn run(
         self,
         client: OnUpgrade,
-        upstream: OnUpgrade,
+        upstream: Switched,
         busy: Busy,
         standing: Standing,
     ) {
-        let (client, upstream) = match tokio::try_join!(client, upstream) {
-            Ok(sides) => sides,
+        let client = match client.await {
+            Ok(client) => client,
             Err(error) => {
                 tracing::debug!(%error, "a WebSocket broke off before it was open");
                 return;
@@ -93,8 +93,8 @@ impl Tunnel {
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }
 
-    async fn relay(&self, client: Upgraded, upstream: Upgraded, standing: &Standing) {
-        let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    async fn relay(&self, client: Upgraded, upstream: Switched, standing: &Standing) {
+        let client = TokioIo::new(client);
         let (up, down) = (FrameScanner::new(), FrameScanner::new());
         let idle = Idle::Either(self.route.idle_timeout);
         let mut relay = Relay::new(client, upstream, up, down, idle);

@@ -17,11 +17,13 @@ mod ejection;
 mod group;
 mod health;
 mod host_field;
+mod http1;
 mod multiplex;
 mod pool;
 mod proxy_protocol;
 mod repeatable;
 mod resolve;
+mod response_body;
 mod retries;
 mod server;
 
@@ -30,12 +32,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::http::response;
 use hyper::http::uri::{PathAndQuery, Scheme};
-use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use thiserror::Error;
 
 pub use balance::Balance;
@@ -47,11 +48,14 @@ pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
 pub use health::{Dialogue, HealthSettings, Probe};
 pub use host_field::HostField;
+pub use http1::{Chunked, ExchangeError, Flaw, Framing, Head, OnInterim, Piece, Switched};
+use http1::{Connection, Failure};
 use multiplex::Multiplex;
-pub use pool::Lease;
-use pool::{Hold, Pool};
+use pool::Pool;
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
 use repeatable::{Original, Repeatable};
+use response_body::Content;
+pub use response_body::ResponseBody;
 use retries::Repeats;
 pub use retries::RetrySettings;
 use server::Server;
@@ -135,8 +139,8 @@ pub enum UpstreamError {
     Exchange {
         /// The group.
         upstream: String,
-        /// hyper's own error; its source is the body's error if the body failed.
-        source: hyper::Error,
+        /// What went wrong.
+        source: ExchangeError,
     },
 }
 
@@ -272,7 +276,7 @@ impl Servers {
 #[derive(Debug)]
 pub struct Upstream<B> {
     servers: Servers,
-    pool: Arc<Pool<Repeatable<B>>>,
+    pool: Arc<Pool>,
     /// `None` for servers of HTTP/1.1.
     multiplex: Option<Multiplex<Repeatable<B>>>,
 }
@@ -284,24 +288,33 @@ struct Sending<'a, B> {
     repeats: Repeats<'a>,
     search: Search,
     /// `None` if it has a connection of its own.
-    pool: Option<&'a Arc<Pool<Repeatable<B>>>>,
+    pool: Option<&'a Arc<Pool>>,
     /// The client, if the servers are told of it.
     client: Option<&'a Introduction<'a>>,
 }
 
+/// The answer to a request that has asked for another protocol.
+#[derive(Debug)]
+pub enum Opened {
+    /// It is spoken from here on; the server is busy with it.
+    Switched(response::Parts, Switched, Busy),
+    /// The server has answered something else.
+    Declined(Response<ResponseBody>),
+}
+
 /// How a request fared with one server.
 enum Attempt<B> {
-    Answered(Response<Incoming>, Hold<B>),
+    Answered(response::Parts, Content),
     /// Nothing was done about it.
     Unsent(Box<Request<B>>, io::Error),
-    Failed(hyper::Error),
+    Failed(ExchangeError),
     TimedOut,
 }
 
 impl<B> Attempt<B> {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Answered(response, _) => response.status().into(),
+            Self::Answered(head, _) => head.status.into(),
             Self::Failed(error) => of_exchange(error),
             Self::Unsent(_, error) => of_connecting(error),
             Self::TimedOut => Outcome::Faulty,
@@ -311,7 +324,7 @@ impl<B> Attempt<B> {
     /// Whether the request was sent and nothing has come of it that would do.
     fn is_in_vain(&self, repeats: &Repeats<'_>) -> bool {
         match self {
-            Self::Answered(response, _) => repeats.count_as_none(response.status()),
+            Self::Answered(head, _) => repeats.count_as_none(head.status),
             Self::Failed(_) => true,
             Self::Unsent(..) | Self::TimedOut => false,
         }
@@ -320,8 +333,7 @@ impl<B> Attempt<B> {
 
 impl<B> Upstream<B>
 where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A group with no connection open yet; `tls` is what the group's settings have been loaded
@@ -356,9 +368,8 @@ where
 
     /// Sends `request` to the next server, or to the first after it that can be reached, and waits
     /// for the head of the response until `patience` ends. A known device comes to its own server.
-    /// The lease belongs to the response's body: give it back when the body has ended.
     ///
-    /// A pooled connection that turns out closed hands the request back unsent, and only then is
+    /// A pooled connection that turns out closed leaves the request unsent, and only then is
     /// another one tried; a request of which a byte was written is not repeated, unless its server
     /// says in HTTP/2 that it has done nothing about it, or the upstream has [`retries`]. Where servers are told whom a
     /// connection is for, or a client authenticates it, a request has one of its own.
@@ -371,7 +382,7 @@ where
         client: &'a Introduction<'_>,
         device: Option<DeviceKey>,
         patience: Pin<&'a mut impl Future<Output = ()>>,
-    ) -> impl Future<Output = Result<(Response<Incoming>, Lease<B>), UpstreamError>> {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, UpstreamError>> {
         let alone =
             self.servers.introduces_clients() || connection_auth::is_used(request.headers());
         let repeats = self.servers.group.repeats(&request);
@@ -392,7 +403,7 @@ where
         &self,
         sending: Sending<'_, B>,
         mut patience: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(Response<Incoming>, Lease<B>), UpstreamError> {
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
         let Sending {
             mut request,
             mut original,
@@ -426,8 +437,9 @@ where
                 continue;
             }
             match attempt {
-                Attempt::Answered(response, hold) => {
-                    return Ok((response, Lease::new(hold, busy)));
+                Attempt::Answered(head, content) => {
+                    let body = ResponseBody::new(content, busy);
+                    return Ok(Response::from_parts(head, body));
                 }
                 Attempt::TimedOut => return Err(self.timed_out()),
                 Attempt::Failed(source) => return Err(self.exchange(source)),
@@ -441,51 +453,46 @@ where
         &self,
         mut request: Box<Request<Repeatable<B>>>,
         server: &Arc<Server>,
-        pool: Option<&Arc<Pool<Repeatable<B>>>>,
+        pool: Option<&Arc<Pool>>,
         client: Option<&Introduction<'_>>,
     ) -> Attempt<Repeatable<B>> {
         self.servers.name_host(request.headers_mut(), server);
-        // Boxed, as is what comes after the loop: each request would have room for both.
         if let Some(multiplex) = &self.multiplex {
+            // Boxed: each request would have room for it.
             return Box::pin(multiplex.send(request, &self.servers, server)).await;
         }
-        while let Some(mut sender) = take(pool, server).await {
-            match sender.try_send_request(*request).await {
-                Ok(response) => return whole(response, sender, pool),
-                Err(mut failure) => match failure.take_message() {
-                    Some(unsent) => request = Box::new(unsent),
-                    None => return Attempt::Failed(failure.into_error()),
+        let mut pooled = pool.and_then(|pool| pool.take(server));
+        loop {
+            let is_new = pooled.is_none();
+            let connection = match pooled {
+                Some(connection) => connection,
+                None => match Box::pin(self.connect(server, client)).await {
+                    Ok(connection) => connection,
+                    Err(error) => return Attempt::Unsent(request, error),
                 },
+            };
+            match connection.exchange(request).await {
+                Ok((head, body)) => {
+                    let pool = pool.filter(|_| !connection_auth::is_asked_for(&head.headers));
+                    return Attempt::Answered(head, Content::Http1(body, pool.cloned()));
+                }
+                Err(Failure::Failed(error)) => return Attempt::Failed(error),
+                Err(Failure::Unsent(unsent, error)) if is_new => {
+                    return Attempt::Unsent(unsent, error);
+                }
+                Err(Failure::Unsent(unsent, _)) => request = unsent,
             }
+            pooled = pool.and_then(|pool| pool.take(server));
         }
-        Box::pin(self.attempt_anew(request, server, pool, client)).await
     }
 
-    /// On a new connection.
-    async fn attempt_anew(
+    async fn connect(
         &self,
-        request: Box<Request<Repeatable<B>>>,
         server: &Arc<Server>,
-        pool: Option<&Arc<Pool<Repeatable<B>>>>,
         client: Option<&Introduction<'_>>,
-    ) -> Attempt<Repeatable<B>> {
-        let stream = match self.servers.connect(server, Spoken::Http1, client).await {
-            Ok(stream) => stream,
-            Err(error) => return Attempt::Unsent(request, error),
-        };
-        let sent = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(async move {
-                // Its end is seen by whoever has the sender or reads the response.
-                let _ = connection.await;
-            });
-            let response = sender.send_request(*request).await?;
-            Ok((response, sender))
-        };
-        match sent.await {
-            Ok((response, sender)) => whole(response, sender, pool),
-            Err(error) => Attempt::Failed(error),
-        }
+    ) -> io::Result<Box<Connection>> {
+        let link = self.servers.connect(server, Spoken::Http1, client).await?;
+        Ok(Connection::on(link))
     }
 
     /// Sends `request` over a connection of its own, which the response may upgrade
@@ -500,7 +507,7 @@ where
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
-    ) -> Result<(Response<Incoming>, Busy), UpstreamError> {
+    ) -> Result<Opened, UpstreamError> {
         let mut patience = pin!(patience);
         let Dialled { stream, busy } = tokio::select! {
             biased;
@@ -508,35 +515,37 @@ where
             () = &mut patience => return Err(self.timed_out()),
         };
         self.servers.name_host(request.headers_mut(), busy.at());
-        let opened = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(async move {
-                // Its end is seen by whoever reads the response or the upgraded stream.
-                let _ = connection.with_upgrades().await;
-            });
-            sender.send_request(request).await
-        };
         let opened = tokio::select! {
             biased;
-            opened = opened => opened,
+            opened = Connection::on(stream).exchange(Box::new(request)) => opened,
             () = &mut patience => {
                 self.servers.note(&busy, Outcome::Faulty);
                 return Err(self.timed_out());
             }
         };
         match opened {
-            Ok(response) => {
-                self.servers.note(&busy, response.status().into());
-                Ok((response, busy))
+            Ok((head, body)) => {
+                self.servers.note(&busy, head.status.into());
+                if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    let stream = body.switch().ok_or(ExchangeError::Closed);
+                    let stream = stream.map_err(|error| self.exchange(error))?;
+                    return Ok(Opened::Switched(head, stream, busy));
+                }
+                let body = ResponseBody::new(Content::Http1(body, None), busy);
+                Ok(Opened::Declined(Response::from_parts(head, body)))
             }
-            Err(source) => {
+            Err(failure) => {
+                let source = match failure {
+                    Failure::Failed(error) => error,
+                    Failure::Unsent(_, error) => error.into(),
+                };
                 self.servers.note(&busy, of_exchange(&source));
                 Err(self.exchange(source))
             }
         }
     }
 
-    fn exchange(&self, source: hyper::Error) -> UpstreamError {
+    fn exchange(&self, source: ExchangeError) -> UpstreamError {
         let upstream = self.servers.settings().name.clone();
         UpstreamError::Exchange { upstream, source }
     }
@@ -559,26 +568,15 @@ fn of_connecting(error: &io::Error) -> Outcome {
 }
 
 /// Whose fault it is that an exchange failed: a request's body breaks off on the client's side.
-fn of_exchange(error: &hyper::Error) -> Outcome {
-    if error.is_user() || multiplex::is_given_up(error) {
-        Outcome::Fine
-    } else {
-        Outcome::Faulty
+fn of_exchange(error: &ExchangeError) -> Outcome {
+    match error {
+        ExchangeError::Body(_) => Outcome::Fine,
+        ExchangeError::Http2(error) if error.is_user() || multiplex::is_given_up(error) => {
+            Outcome::Fine
+        }
+        ExchangeError::Http2(_)
+        | ExchangeError::Closed
+        | ExchangeError::Broken(_)
+        | ExchangeError::Malformed(_) => Outcome::Faulty,
     }
-}
-
-fn whole<B>(
-    response: Response<Incoming>,
-    sender: SendRequest<B>,
-    pool: Option<&Arc<Pool<B>>>,
-) -> Attempt<B> {
-    let pool = pool.filter(|_| !connection_auth::is_asked_for(response.headers()));
-    Attempt::Answered(response, Hold::Whole(sender, pool.cloned()))
-}
-
-async fn take<B: Body + 'static>(
-    pool: Option<&Arc<Pool<B>>>,
-    server: &Arc<Server>,
-) -> Option<SendRequest<B>> {
-    pool?.take(server).await
 }

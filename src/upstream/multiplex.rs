@@ -22,8 +22,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
 
 use super::connect::{Link, Spoken};
-use super::pool::Hold;
 use super::repeatable::{self, Repeatable};
+use super::response_body::Content;
 use super::server::Server;
 use super::{Attempt, Servers};
 
@@ -136,10 +136,11 @@ where
             };
             let (copy, original) = repeatable::lend(*request);
             let failure = match sender.try_send_request(copy).await {
-                Ok(mut response) => {
+                Ok(response) => {
                     place.traffic.note(true);
-                    *response.version_mut() = Version::HTTP_11;
-                    return Attempt::Answered(response, Hold::Place(place));
+                    let (mut head, body) = response.into_parts();
+                    head.version = Version::HTTP_11;
+                    return Attempt::Answered(head, Content::Http2(body, Some(place)));
                 }
                 Err(failure) => failure.into_error(),
             };
@@ -152,7 +153,7 @@ where
             }
             match original.take_back().filter(|_| may_repeat) {
                 Some(untouched) => request = Box::new(untouched),
-                None => return Attempt::Failed(failure),
+                None => return Attempt::Failed(failure.into()),
             }
         }
     }

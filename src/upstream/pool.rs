@@ -2,36 +2,52 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use http_body::Body;
-use hyper::client::conn::http1::SendRequest;
+use tokio::runtime::Handle;
 
-use super::multiplex::Place;
-use super::repeatable::Repeatable;
-use super::server::{Busy, Server};
+use super::http1::Connection;
+use super::server::Server;
+
+/// Idle connections are looked at so often within their time, or more often: servers close them without a
+/// word. How old they are is counted by that, so that no request looks at a clock for it.
+const SWEEPS: u32 = 8;
+
+/// The shortest and the longest time between two looks.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connections that wait for their next request.
-pub(super) struct Pool<B> {
-    /// One for each server that has an idle connection, in no order: there are few.
-    shelves: Mutex<Vec<Shelf<B>>>,
+pub(super) struct Pool {
+    shelves: Mutex<Shelves>,
     max_idle: usize,
-    idle_timeout: Duration,
+    /// The time between two looks at idle connections, and how many of these they may be idle for.
+    interval: Duration,
+    most_sweeps: u32,
 }
 
-struct Shelf<B> {
+#[derive(Default)]
+struct Shelves {
+    /// One for each server that has an idle connection, in no order: there are few.
+    all: Vec<Shelf>,
+    /// Whether somebody looks after them.
+    is_swept: bool,
+}
+
+struct Shelf {
     server: Arc<Server>,
     /// The oldest stand in front.
-    idle: VecDeque<Idle<B>>,
+    idle: VecDeque<Idle>,
 }
 
-struct Idle<B> {
-    sender: SendRequest<B>,
-    since: Instant,
+struct Idle {
+    connection: Box<Connection>,
+    /// How often it has been found idle.
+    sweeps: u32,
 }
 
-impl<B> fmt::Debug for Pool<B> {
+impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("max_idle", &self.max_idle)
@@ -39,116 +55,97 @@ impl<B> fmt::Debug for Pool<B> {
     }
 }
 
-impl<B> Pool<B> {
+impl Pool {
     pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
+        let interval = (idle_timeout / SWEEPS).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        let most_sweeps = idle_timeout.as_nanos() / interval.as_nanos();
         Self {
-            shelves: Mutex::new(Vec::new()),
+            shelves: Mutex::default(),
             max_idle,
-            idle_timeout,
+            interval,
+            most_sweeps: u32::try_from(most_sweeps).unwrap_or(u32::MAX),
         }
     }
 
-    fn put(&self, sender: SendRequest<B>, server: &Arc<Server>) {
+    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, server: &Arc<Server>) {
         if self.max_idle == 0 {
             return;
         }
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = Instant::now();
-        let place = |shelf: &Shelf<B>| Arc::ptr_eq(&shelf.server, server);
-        let at = shelves.iter().position(place).unwrap_or_else(|| {
-            shelves.push(Shelf::of(Arc::clone(server)));
-            shelves.len() - 1
+        let mut shelves = self.shelves();
+        let place = |shelf: &Shelf| Arc::ptr_eq(&shelf.server, server);
+        let at = shelves.all.iter().position(place).unwrap_or_else(|| {
+            shelves.all.push(Shelf::of(Arc::clone(server)));
+            shelves.all.len() - 1
         });
-        if let Some(shelf) = shelves.get_mut(at) {
+        if let Some(shelf) = shelves.all.get_mut(at) {
             if shelf.idle.len() >= self.max_idle {
                 shelf.idle.pop_front();
             }
-            shelf.idle.push_back(Idle { sender, since });
+            shelf.idle.push_back(Idle {
+                connection,
+                sweeps: 0,
+            });
         }
-        // Those of servers that are not picked any more would otherwise stay for ever.
-        shelves.retain_mut(|shelf| shelf.clear(since, self.idle_timeout));
+        if !shelves.is_swept
+            && let Ok(runtime) = Handle::try_current()
+        {
+            shelves.is_swept = true;
+            runtime.spawn(sweep(Arc::downgrade(self), self.interval));
+        }
     }
 
-    fn pop(&self, server: &Arc<Server>) -> Option<SendRequest<B>> {
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A connection to `server` that can take a request now, as far as this side knows.
+    pub(super) fn take(&self, server: &Arc<Server>) -> Option<Box<Connection>> {
+        loop {
+            let mut connection = self.pop(server)?;
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn pop(&self, server: &Arc<Server>) -> Option<Box<Connection>> {
+        let mut shelves = self.shelves();
         let shelf = shelves
+            .all
             .iter_mut()
             .find(|shelf| Arc::ptr_eq(&shelf.server, server))?;
-        let newest = shelf.idle.pop_back()?;
-        if newest.since.elapsed() > self.idle_timeout {
-            // All others are older still.
-            shelf.idle.clear();
-            return None;
+        Some(shelf.idle.pop_back()?.connection)
+    }
+
+    /// Drops the connections that are past their time or have ended, and the shelves of servers that
+    /// are not picked any more; whether any is left.
+    fn sweep(&self) -> bool {
+        let mut shelves = self.shelves();
+        for shelf in &mut shelves.all {
+            shelf.idle.retain_mut(|idle| {
+                idle.sweeps += 1;
+                idle.sweeps < self.most_sweeps && idle.connection.is_quiet()
+            });
         }
-        Some(newest.sender)
+        shelves.all.retain(|shelf| !shelf.idle.is_empty());
+        shelves.is_swept = !shelves.all.is_empty();
+        shelves.is_swept
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B> Shelf<B> {
+impl Shelf {
     fn of(server: Arc<Server>) -> Self {
         let idle = VecDeque::new();
         Self { server, idle }
     }
-
-    /// Drops what is past its time, and says whether anything is left.
-    fn clear(&mut self, now: Instant, timeout: Duration) -> bool {
-        while self
-            .idle
-            .front()
-            .is_some_and(|oldest| now - oldest.since > timeout)
-        {
-            self.idle.pop_front();
-        }
-        !self.idle.is_empty()
-    }
 }
 
-impl<B: Body + 'static> Pool<B> {
-    /// A connection to `server` that can take a request now, as far as this side knows.
-    pub(super) async fn take(&self, server: &Arc<Server>) -> Option<SendRequest<B>> {
-        loop {
-            let mut sender = self.pop(server)?;
-            if sender.ready().await.is_ok() {
-                return Some(sender);
-            }
-        }
-    }
-}
-
-/// What an exchange has of a connection.
-pub(super) enum Hold<B> {
-    /// All of it. It goes to this pool afterwards, or ends.
-    Whole(SendRequest<B>, Option<Arc<Pool<B>>>),
-    /// One stream of it.
-    Place(Place),
-}
-
-/// A connection, or a place on one, that is busy with one exchange. Dropped, it closes with its
-/// body unread.
-pub struct Lease<B> {
-    hold: Hold<Repeatable<B>>,
-    busy: Busy,
-}
-
-impl<B> fmt::Debug for Lease<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lease")
-    }
-}
-
-impl<B> Lease<B> {
-    pub(super) fn new(hold: Hold<Repeatable<B>>, busy: Busy) -> Self {
-        Self { hold, busy }
-    }
-
-    /// Gives the connection back for the next request; call it when the response has ended.
-    pub fn give_back(self) {
-        match self.hold {
-            Hold::Whole(sender, Some(pool)) if !sender.is_closed() => {
-                pool.put(sender, self.busy.at());
-            }
-            Hold::Whole(..) => {}
-            Hold::Place(place) => drop(place),
+/// Looks after `pool` until it is empty or gone.
+async fn sweep(pool: Weak<Pool>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
+            return;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no other crate to reach")]
 
+mod answers;
 mod api_keys;
 mod assertions;
 mod atom;
