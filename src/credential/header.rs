@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
 use zeroize::Zeroizing;
 
 use super::Value;
@@ -32,7 +33,9 @@ pub(super) fn read_text(text: &str) -> Value {
     if !is_usable(text) {
         return Value::Malformed;
     }
-    let Some((scheme, rest)) = text.split_once(' ') else {
+    let blank = memchr(b' ', text.as_bytes());
+    let Some((scheme, rest)) = blank.and_then(|at| Some((text.get(..at)?, text.get(at + 1..)?)))
+    else {
         return bare(text);
     };
     // RFC 9110 §11.1: scheme names know no case.
@@ -111,11 +114,24 @@ fn secret(text: &str) -> Value {
 
 /// The rules that a certificate's common name keeps as well, so that either can equal the other.
 fn is_usable(text: &str) -> bool {
-    // Most are ASCII, of which a look at each byte is enough; at all of them, which goes many at a time.
-    let is_graphic = text.bytes().fold(!text.is_empty(), |so_far, byte| {
-        so_far & byte.is_ascii_graphic()
-    });
-    is_graphic || (!text.is_empty() && !text.chars().any(char::is_control) && text.trim() == text)
+    let bytes = text.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
+    if is_printable(bytes) {
+        return *first != b' ' && *last != b' ';
+    }
+    !text.chars().any(char::is_control) && text.trim() == text
+}
+
+/// Whether nothing but printable ASCII stands there, as nearly always. Looks at all of it, since the machine
+/// looks at many bytes at a time then.
+fn is_printable(bytes: &[u8]) -> bool {
+    let others = bytes
+        .iter()
+        .map(|byte| u8::from(byte.wrapping_sub(b' ') > b'~' - b' '))
+        .fold(0, |others, other| others | other);
+    others == 0
 }
 
 #[cfg(test)]
@@ -139,6 +155,23 @@ mod tests {
             "a password may hold colons"
         );
         assert!(is_secret("Client a b", "a b"));
+    }
+
+    #[test]
+    fn what_is_printable_is_told_from_what_is_not_byte_for_byte() {
+        for byte in 0..=u8::MAX {
+            let is_plain = byte == b' ' || byte.is_ascii_graphic();
+            for length in [1, 2, 31, 32, 33, 70] {
+                let mut bytes = vec![b'x'; length];
+                assert!(is_printable(&bytes));
+                bytes[length / 2] = byte;
+                assert_eq!(is_printable(&bytes), is_plain, "{byte} {length}");
+            }
+        }
+        for text in ["\u{a0}s", "s\u{2003}", "s\u{85}t", "s\u{7f}t"] {
+            assert_eq!(read(text.as_bytes()), Value::Malformed, "{text:?}");
+        }
+        assert!(is_secret("Client \u{e4}\u{a0}b", "\u{e4}\u{a0}b"));
     }
 
     #[test]

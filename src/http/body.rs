@@ -110,6 +110,8 @@ impl Upload {
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
+    /// There is nothing of it, as of most. In HTTP/2 each question to hyper takes a lock.
+    is_empty: bool,
     room: u64,
     upload: Arc<Upload>,
     patience: Patience,
@@ -126,6 +128,7 @@ impl RequestBody {
         progress: Arc<Progress>,
     ) -> Self {
         Self {
+            is_empty: incoming.is_end_stream(),
             incoming,
             room: limit,
             upload,
@@ -163,7 +166,7 @@ impl RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         // Where its length was announced, nobody asks for more than that.
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.progress.body_read();
         }
         // Whoever sends it lets go of it with its last byte.
@@ -188,7 +191,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.is_empty || self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
 use super::headers;
@@ -66,10 +67,10 @@ pub(super) struct EarlyHints {
 
 impl EarlyHints {
     /// Asks for those to `request`, which goes by `route`.
-    pub(super) fn of<B>(request: &mut Request<B>, route: Arc<Route>) -> Self {
+    pub(super) fn of(request: &mut Parts, route: Arc<Route>) -> Self {
         let (sender, heads) = mpsc::channel(MOST);
         request
-            .extensions_mut()
+            .extensions
             .insert(OnInterim::new(move |status, fields| {
                 // 100 is the gateway's own, and 102 of no use to anybody.
                 if status == StatusCode::EARLY_HINTS

@@ -15,7 +15,7 @@ use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route, Target};
-use crate::upstream::{Opened, ResponseBody, UpstreamError};
+use crate::upstream::{CommonFields, Opened, ResponseBody, UpstreamError};
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
@@ -23,22 +23,22 @@ pub(super) async fn forward(
     admission: &Admission,
     session: &Session,
     route: &Arc<Route>,
-    head: Box<Parts>,
+    mut head: Box<Parts>,
+    common: &CommonFields,
     body: Incoming,
 ) -> Result<(Response<ResponseBody>, Arc<Upload>), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
-    let client = session.connection.introduction();
-    let hints = takes_hints(route, &head);
-    let mut request = upstream_request(*head, body);
-    let hints = hints.then(|| EarlyHints::of(&mut request, Arc::clone(route)));
+    let hints = takes_hints(route, &head).then(|| EarlyHints::of(&mut head, Arc::clone(route)));
+    head.version = Version::HTTP_11;
+    let client = || session.connection.introduction();
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
     let sent = {
         let patience = pin!(response_timeout(route, &upload));
-        let mut sent = pin!(upstream.send(request, &client, device, patience));
+        let mut sent = pin!(upstream.send(head, body, common, client, device, patience));
         match hints {
             None => sent.await,
             Some(hints) => {
@@ -60,20 +60,22 @@ pub(super) async fn open(
     admission: &Admission,
     session: &Session,
     route: &Route,
-    head: Box<Parts>,
+    mut head: Box<Parts>,
+    common: &CommonFields,
     body: Incoming,
 ) -> Result<Opened, Failure> {
     let upload: Arc<Upload> = Arc::default();
     let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    let request = upstream_request(*head, body);
+    head.version = Version::HTTP_11;
+    let request = Request::from_parts(*head, body);
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
     let patience = response_timeout(route, &upload);
     upstream
-        .open(request, &client, device, patience)
+        .open(request, common, &client, device, patience)
         .await
         .map_err(|error| failure(error, &upload))
 }
@@ -82,11 +84,6 @@ pub(super) async fn open(
 /// answer (RFC 8297 §3), and in HTTP/2 it cannot be sent.
 fn takes_hints(route: &Route, head: &Parts) -> bool {
     route.early_hints && head.version == Version::HTTP_11
-}
-
-fn upstream_request(mut head: Parts, body: RequestBody) -> Request<RequestBody> {
-    head.version = Version::HTTP_11;
-    Request::from_parts(head, body)
 }
 
 /// The body with its limits. What announces itself as too long is refused before a byte is sent.

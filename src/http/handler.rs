@@ -37,7 +37,7 @@ use crate::callout;
 use crate::credential::Presented;
 use crate::quota::Place;
 use crate::route::{self, Cors, Route, Sought, Target, normalise};
-use crate::upstream::{Opened, Upstream};
+use crate::upstream::{CommonFields, Opened, Upstream};
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// Answers one request, whatever it is.
@@ -112,6 +112,7 @@ enum Passage {
         route: Arc<Route>,
         opening: Option<Opening>,
         head: Box<Parts>,
+        common: Arc<CommonFields>,
     },
     /// To speak MQTT with the gateway, and present more there.
     Mqtt {
@@ -184,7 +185,7 @@ async fn decide(
     let admission = admit(session, &route, &presented, asked).await?;
     count_client(session, &route, &admission, exchange).await?;
     let opening = opening?;
-    prepare(
+    let common = prepare(
         session,
         &route,
         &mut head,
@@ -199,6 +200,7 @@ async fn decide(
         route,
         opening,
         head,
+        common,
     })
 }
 
@@ -221,13 +223,14 @@ async fn carry_out(
             route,
             opening: Some(opening),
             head,
+            common,
         } => {
             Box::pin(open_websocket(
                 session,
                 &route,
                 admission,
                 opening,
-                head,
+                (head, &common),
                 body,
                 exchange.places(),
             ))
@@ -238,11 +241,12 @@ async fn carry_out(
             route,
             opening: None,
             head,
+            common,
         } => {
             let (response, upload) = match exchange.deadline() {
-                None => forward(&admission, session, &route, head, body).await?,
+                None => forward(&admission, session, &route, head, &common, body).await?,
                 Some(deadline) => {
-                    let sent = Box::pin(forward(&admission, session, &route, head, body));
+                    let sent = Box::pin(forward(&admission, session, &route, head, &common, body));
                     let sent = timeout_at(deadline, sent).await;
                     sent.map_err(|_| Failure::Overdue)??
                 }
@@ -471,7 +475,8 @@ fn answer_here(
     Ok(Answer::of_our_own(response, Arc::clone(route)))
 }
 
-/// The fields as the upstream gets them: first everything that removes, then what is set.
+/// The fields as the upstream gets them: first everything that removes, then what is set. Those that go
+/// with every request are apart.
 fn prepare(
     session: &Session,
     route: &Route,
@@ -480,7 +485,7 @@ fn prepare(
     host: &Host,
     target: &Target<'_>,
     request_id: &HeaderValue,
-) {
+) -> Arc<CommonFields> {
     let fields = &mut head.headers;
     let upstream = session.edge.upstream(route);
     // gRPC demands it on every hop.
@@ -500,7 +505,7 @@ fn prepare(
             changes(rules, session, Some(target), method, request_id),
         );
     }
-    session.fields.set(fields, admission, host, request_id);
+    let common = session.fields.set(fields, admission, host, request_id);
     headers::set_granted(fields, admission);
     headers::set_claims(fields, &route.forward_claims, admission);
     if !route.forward_certificate.is_empty() {
@@ -520,6 +525,7 @@ fn prepare(
             .fields
             .set_assertion(fields, asserter, route, &client);
     }
+    common
 }
 
 /// Opens a WebSocket at the upstream and, if it agrees, lets both sides talk (RFC 6455 §4).
@@ -528,21 +534,22 @@ async fn open_websocket(
     route: &Arc<Route>,
     admission: Admission,
     opening: Opening,
-    mut head: Box<Parts>,
+    (mut head, common): (Box<Parts>, &CommonFields),
     body: Incoming,
     places: Vec<Place>,
 ) -> Result<Answer, Failure> {
     let client = opening.take_client(&mut head, &body)?;
     opening.ask(&mut head);
-    let (mut head, upstream, busy) = match open(&admission, session, route, head, body).await? {
-        Opened::Switched(head, upstream, busy) => (head, upstream, busy),
-        Opened::Declined(response) if opening.is_mistaken_for_success(response.status()) => {
-            return Err(Failure::BadUpgrade);
-        }
-        Opened::Declined(response) => {
-            return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
-        }
-    };
+    let (mut head, upstream, busy) =
+        match open(&admission, session, route, head, common, body).await? {
+            Opened::Switched(head, upstream, busy) => (head, upstream, busy),
+            Opened::Declined(response) if opening.is_mistaken_for_success(response.status()) => {
+                return Err(Failure::BadUpgrade);
+            }
+            Opened::Declined(response) => {
+                return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
+            }
+        };
     if !opening.is_accepted(&head.headers) {
         return Err(Failure::BadUpgrade);
     }

@@ -3,7 +3,7 @@
 //! nothing the client sends can remove or double it.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hyper::HeaderMap;
 use hyper::header::{
@@ -21,6 +21,7 @@ use crate::assertion::Asserter;
 use crate::credential::{Presented, Source};
 use crate::route::{CertificateDialect, ForwardedClaim, Route};
 use crate::secret::Secret;
+use crate::upstream::CommonFields;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -297,9 +298,6 @@ pub(super) fn take_subprotocol_tokens(
     }
 }
 
-/// How many fields [`ConnectionFields::set`] sets.
-const FIELDS_SET: usize = 9;
-
 /// The fields that are the same for every request of a connection, made once.
 #[derive(Debug)]
 pub(crate) struct ConnectionFields {
@@ -342,14 +340,15 @@ impl ConnectionFields {
         }
     }
 
-    /// Sets what the upstream is told about the client. Comes after everything that removes.
+    /// Sets what the upstream is told about the client, and yields what it is told with every request.
+    /// Comes after everything that removes: none of that stands there any more.
     pub(super) fn set(
         &self,
         headers: &mut HeaderMap,
         admission: &Admission,
         host: &Host,
         request_id: &HeaderValue,
-    ) {
+    ) -> Arc<CommonFields> {
         if let Some(value) = self.credential(admission) {
             headers.insert(AUTHORIZATION, value);
         }
@@ -361,15 +360,9 @@ impl ConnectionFields {
                 &said
             }
         };
-        headers.reserve(FIELDS_SET);
-        headers.insert(FORWARDED, host.forwarded.clone());
-        headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
-        headers.insert(X_REAL_IP, self.forwarded_for.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-        headers.insert(X_FORWARDED_PORT, self.port.clone());
-        headers.insert(X_FORWARDED_HOST, host.host.clone());
         headers.insert(X_REQUEST_ID, request_id.clone());
         headers.insert(HOST, host.host.clone());
+        Arc::clone(&host.common)
     }
 
     /// Sets what the route's dialects say of the certificate. One that has expired meanwhile counts
@@ -415,9 +408,21 @@ impl ConnectionFields {
 
     fn about(&self, host: &Host) -> HostFields {
         let (client, proto) = &self.forwarded;
+        let forwarded = ascii(&[client, host.as_str(), proto].concat());
+        let host = ascii(host.as_str());
+        // None of them is an operator's to set, nor a claim's or another service's: see `is_guarded`
+        // and `is_reserved`.
+        let common = CommonFields::new(vec![
+            (FORWARDED, forwarded),
+            (X_FORWARDED_FOR, self.forwarded_for.clone()),
+            (X_REAL_IP, self.forwarded_for.clone()),
+            (X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme)),
+            (X_FORWARDED_PORT, self.port.clone()),
+            (X_FORWARDED_HOST, host.clone()),
+        ]);
         HostFields {
-            host: ascii(host.as_str()),
-            forwarded: ascii(&[client, host.as_str(), proto].concat()),
+            host,
+            common: Arc::new(common),
         }
     }
 }
@@ -427,7 +432,7 @@ impl ConnectionFields {
 #[derive(Debug)]
 struct HostFields {
     host: HeaderValue,
-    forwarded: HeaderValue,
+    common: Arc<CommonFields>,
 }
 
 /// `Client <secret>` or `Bearer <token>`, marked so that no library indexes or prints it.

@@ -28,6 +28,7 @@ pub use chunked::{Chunked, Piece};
 pub use head::{Flaw, Framing, Head};
 use upload::{Stop, Upload};
 
+use super::common_fields::CommonFields;
 use super::connect::Link;
 
 /// So much is read at a time while a head is waited for.
@@ -129,11 +130,12 @@ impl Connection {
             .is_pending()
     }
 
-    /// Sends `request` and waits for the head of the answer; the body is read afterwards. If the server
+    /// Sends `request` with `common` and waits for the head of the answer; the body is read afterwards. If the server
     /// answers before it has all of the request, the rest is sent while the answer is read.
     pub(super) async fn exchange<B>(
         mut self: Box<Self>,
         mut request: Box<Request<B>>,
+        common: &CommonFields,
     ) -> Result<(response::Parts, Body), Failure<B>>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -141,7 +143,7 @@ impl Connection {
     {
         let hearer = request.extensions_mut().remove::<OnInterim>();
         let to_head = request.method() == Method::HEAD;
-        let mut upload = Upload::begin(request, std::mem::take(&mut self.output));
+        let mut upload = Upload::begin(request, common, std::mem::take(&mut self.output));
         let mut interim = 0;
         let read = poll_fn(|cx| {
             self.poll_send(cx, &mut upload)?;

@@ -10,6 +10,7 @@
 //! not asked here.
 
 mod balance;
+mod common_fields;
 mod connect;
 mod connection_auth;
 mod device;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
+use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -41,6 +43,7 @@ use thiserror::Error;
 
 pub use balance::Balance;
 use balance::{Chance, Search};
+pub use common_fields::CommonFields;
 use connect::connect;
 pub use connect::{Link, Spoken};
 pub use device::DeviceKey;
@@ -53,11 +56,11 @@ use http1::{Connection, Failure};
 use multiplex::Multiplex;
 use pool::Pool;
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
-use repeatable::{Original, Repeatable};
+use repeatable::Repeatable;
 use response_body::Content;
 pub use response_body::ResponseBody;
-use retries::Repeats;
 pub use retries::RetrySettings;
+use retries::{Repeats, Spare};
 use server::Server;
 pub use server::{Busy, ServerSettings};
 
@@ -284,13 +287,15 @@ pub struct Upstream<B> {
 /// A request on its way to a server that takes it.
 struct Sending<'a, B> {
     request: Box<Request<Repeatable<B>>>,
-    original: Option<Box<Original<B>>>,
+    original: Spare<B>,
+    /// What it says besides.
+    common: &'a CommonFields,
     repeats: Repeats<'a>,
     search: Search,
     /// `None` if it has a connection of its own.
     pool: Option<&'a Arc<Pool>>,
-    /// The client, if the servers are told of it.
-    client: Option<&'a Introduction<'a>>,
+    /// The client, if the servers may be told of it.
+    client: Option<Box<Introduction<'a>>>,
 }
 
 /// The answer to a request that has asked for another protocol.
@@ -366,7 +371,7 @@ where
         &self.servers
     }
 
-    /// Sends `request` to the next server, or to the first after it that can be reached, and waits
+    /// Sends a request with `common` to the next server, or to the first after it that can be reached, and waits
     /// for the head of the response until `patience` ends. A known device comes to its own server.
     ///
     /// A pooled connection that turns out closed leaves the request unsent, and only then is
@@ -378,23 +383,24 @@ where
     /// [`UpstreamError`].
     pub fn send<'a>(
         &'a self,
-        request: Request<B>,
-        client: &'a Introduction<'_>,
+        head: Box<Parts>,
+        body: B,
+        common: &'a CommonFields,
+        client: impl FnOnce() -> Introduction<'a>,
         device: Option<DeviceKey>,
         patience: Pin<&'a mut impl Future<Output = ()>>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, UpstreamError>> {
-        let alone =
-            self.servers.introduces_clients() || connection_auth::is_used(request.headers());
-        let repeats = self.servers.group.repeats(&request);
-        let (request, original) = repeats.lend(request);
-        // On the heap from here on, since it is handed from call to call.
+        let alone = self.servers.introduces_clients() || connection_auth::is_used(&head.headers);
+        let repeats = self.servers.group.repeats(&head);
+        let (request, original) = repeats.lend(head, body);
         let sending = Sending {
-            request: Box::new(request),
+            request,
             original,
+            common,
             repeats,
             search: Search::new(device),
             pool: (!alone).then_some(&self.pool),
-            client: alone.then_some(client),
+            client: alone.then(|| Box::new(client())),
         };
         self.search(sending, patience)
     }
@@ -407,6 +413,7 @@ where
         let Sending {
             mut request,
             mut original,
+            common,
             mut repeats,
             mut search,
             pool,
@@ -424,15 +431,15 @@ where
             };
             let attempt = tokio::select! {
                 biased;
-                attempt = self.attempt(request, busy.at(), pool, client) => attempt,
+                attempt = self.attempt(request, common, busy.at(), pool, client.as_deref()) => attempt,
                 () = &mut patience => Attempt::TimedOut,
             };
             self.servers.note(&busy, attempt.outcome());
             if attempt.is_in_vain(&repeats)
                 && let Some(again) = repeats.again(original.take())
             {
-                let (copy, kept) = repeats.lend(again);
-                (request, original) = (Box::new(copy), kept);
+                let (head, body) = again.into_parts();
+                (request, original) = repeats.lend(Box::new(head), body);
                 search.pass_over(Arc::clone(busy.at()));
                 continue;
             }
@@ -452,6 +459,7 @@ where
     async fn attempt(
         &self,
         mut request: Box<Request<Repeatable<B>>>,
+        common: &CommonFields,
         server: &Arc<Server>,
         pool: Option<&Arc<Pool>>,
         client: Option<&Introduction<'_>>,
@@ -459,6 +467,7 @@ where
         self.servers.name_host(request.headers_mut(), server);
         if let Some(multiplex) = &self.multiplex {
             // Boxed: each request would have room for it.
+            common.set(request.headers_mut());
             return Box::pin(multiplex.send(request, &self.servers, server)).await;
         }
         let mut pooled = pool.and_then(|pool| pool.take(server));
@@ -471,7 +480,7 @@ where
                     Err(error) => return Attempt::Unsent(request, error),
                 },
             };
-            match connection.exchange(request).await {
+            match connection.exchange(request, common).await {
                 Ok((head, body)) => {
                     let pool = pool.filter(|_| !connection_auth::is_asked_for(&head.headers));
                     return Attempt::Answered(head, Content::Http1(body, pool.cloned()));
@@ -495,7 +504,7 @@ where
         Ok(Connection::on(link))
     }
 
-    /// Sends `request` over a connection of its own, which the response may upgrade
+    /// Sends `request` with `common` over a connection of its own, which the response may upgrade
     /// (RFC 9110 §7.8), and waits as [`Self::send`] does. It never comes back to the pool, whatever
     /// the answer.
     ///
@@ -504,6 +513,7 @@ where
     pub async fn open(
         &self,
         mut request: Request<B>,
+        common: &CommonFields,
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
         patience: impl Future<Output = ()>,
@@ -517,7 +527,7 @@ where
         self.servers.name_host(request.headers_mut(), busy.at());
         let opened = tokio::select! {
             biased;
-            opened = Connection::on(stream).exchange(Box::new(request)) => opened,
+            opened = Connection::on(stream).exchange(Box::new(request), common) => opened,
             () = &mut patience => {
                 self.servers.note(&busy, Outcome::Faulty);
                 return Err(self.timed_out());

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 
 use super::connection_auth;
@@ -54,6 +55,9 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// What it takes to send a request again; `None` if it is sent once.
+pub(super) type Spare<B> = Option<Box<Original<B>>>;
+
 /// What is left of one request's repeats.
 #[derive(Debug)]
 pub(super) struct Repeats<'a> {
@@ -70,8 +74,8 @@ pub(super) struct Repeats<'a> {
 
 impl<'a> Repeats<'a> {
     /// Those of `request`; without rules it has none, and is not counted.
-    pub(super) fn of<B>(
-        request: &Request<B>,
+    pub(super) fn of(
+        request: &Parts,
         rules: Option<&'a RetrySettings>,
         budget: &'a Budget,
         metrics: &'a UpstreamMetrics,
@@ -92,16 +96,18 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    /// `request` for sending, and what it takes to send it again.
+    /// A request for sending, and what it takes to send it again.
     pub(super) fn lend<B>(
         &self,
-        request: Request<B>,
-    ) -> (Request<Repeatable<B>>, Option<Box<Original<B>>>) {
+        head: Box<Parts>,
+        body: B,
+    ) -> (Box<Request<Repeatable<B>>>, Spare<B>) {
         if self.left == 0 {
-            return (request.map(Repeatable::once), None);
+            let request = Request::from_parts(*head, Repeatable::once(body));
+            return (Box::new(request), None);
         }
-        let (copy, original) = repeatable::lend(request);
-        (copy, Some(Box::new(original)))
+        let (copy, original) = repeatable::lend(Request::from_parts(*head, body));
+        (Box::new(copy), Some(Box::new(original)))
     }
 
     /// Whether an answer with this status counts as none.
@@ -116,7 +122,7 @@ impl<'a> Repeats<'a> {
 
     /// The request once more, if it may be: nothing of its body has been sent, and the budget
     /// allows it.
-    pub(super) fn again<B>(&mut self, original: Option<Box<Original<B>>>) -> Option<Request<B>> {
+    pub(super) fn again<B>(&mut self, original: Spare<B>) -> Option<Request<B>> {
         self.left = self.left.checked_sub(1)?;
         let request = original?.take_back()?;
         self.claim = None;
@@ -132,12 +138,12 @@ impl<'a> Repeats<'a> {
 }
 
 /// RFC 9110 §9.2.2; but what authenticates its connection belongs to that one.
-fn may_be_done_twice<B>(request: &Request<B>) -> bool {
+fn may_be_done_twice(request: &Parts) -> bool {
     let is_idempotent = matches!(
-        *request.method(),
+        request.method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
     );
-    is_idempotent && !connection_auth::is_used(request.headers())
+    is_idempotent && !connection_auth::is_used(&request.headers)
 }
 
 #[cfg(test)]
@@ -170,9 +176,11 @@ mod tests {
             ("LOCK", false),
         ] {
             let request = Request::builder().method(method).body(()).unwrap();
+            let (request, ()) = request.into_parts();
             assert_eq!(may_be_done_twice(&request), expected, "{method}");
         }
         let authenticating = Request::builder().header("authorization", "NTLM x");
-        assert!(!may_be_done_twice(&authenticating.body(()).unwrap()));
+        let (request, ()) = authenticating.body(()).unwrap().into_parts();
+        assert!(!may_be_done_twice(&request));
     }
 }

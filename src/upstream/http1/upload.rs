@@ -14,6 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
 use super::{ExchangeError, Failure};
+use crate::upstream::common_fields::{CommonFields, write_field};
 
 /// Pieces of a body up to this size are copied behind one another, so that one write carries several.
 const COPIED: usize = 2 << 10;
@@ -61,18 +62,25 @@ pub(super) struct Upload<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    /// Begins with the head of `request`, in `room`.
-    pub(super) fn begin(request: Box<Request<B>>, mut room: Vec<u8>) -> Self {
+    /// Begins with the head of `request` and `common`, in `room`.
+    pub(super) fn begin(
+        request: Box<Request<B>>,
+        common: &CommonFields,
+        mut room: Vec<u8>,
+    ) -> Self {
         let body = request.body();
-        let framing = match body.size_hint().exact() {
-            _ if body.is_end_stream() => Framing::None,
-            Some(0) => Framing::None,
-            Some(length) => Framing::Length(length),
-            None => Framing::Chunked,
+        let framing = if body.is_end_stream() {
+            Framing::None
+        } else {
+            match body.size_hint().exact() {
+                Some(0) => Framing::None,
+                Some(length) => Framing::Length(length),
+                None => Framing::Chunked,
+            }
         };
         room.clear();
         room.reserve(HEAD_ROOM);
-        encode(&request, framing, &mut room);
+        encode(&request, common, framing, &mut room);
         Self {
             request: Some(request),
             framing,
@@ -287,8 +295,8 @@ fn mismatch() -> Stop {
     Stop::Body("it is not as long as it was announced to be".into())
 }
 
-/// The head of `request`. Where its body ends is said here and nowhere else.
-fn encode<B>(request: &Request<B>, framing: Framing, head: &mut Vec<u8>) {
+/// The head of `request`, with `common`. Where its body ends is said here and nowhere else.
+fn encode<B>(request: &Request<B>, common: &CommonFields, framing: Framing, head: &mut Vec<u8>) {
     let target = request.uri().path_and_query();
     for part in [
         request.method().as_str(),
@@ -298,6 +306,7 @@ fn encode<B>(request: &Request<B>, framing: Framing, head: &mut Vec<u8>) {
     ] {
         head.extend_from_slice(part.as_bytes());
     }
+    head.extend_from_slice(common.text());
     let mut is_announced = false;
     for (name, value) in request.headers() {
         if name == CONTENT_LENGTH {
@@ -307,9 +316,7 @@ fn encode<B>(request: &Request<B>, framing: Framing, head: &mut Vec<u8>) {
         if name == TRANSFER_ENCODING {
             continue;
         }
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
+        write_field(head, name, value);
     }
     // RFC 9110 §8.6: methods that foresee a body say of none that it is empty.
     let foresees = matches!(
@@ -337,6 +344,7 @@ mod tests {
 
     use http_body::{Frame, SizeHint};
     use http_body_util::Full;
+    use hyper::header::{HeaderName, HeaderValue};
     use tokio::io::{AsyncReadExt, duplex};
 
     use super::*;
@@ -369,10 +377,15 @@ mod tests {
         Box::new(request.body(body).unwrap())
     }
 
+    fn common() -> CommonFields {
+        let value = HeaderValue::from_static("w");
+        CommonFields::new(vec![(HeaderName::from_static("v"), value)])
+    }
+
     /// What a server reads that takes `room` bytes at a time, and whether the upload came to its end.
     async fn sent(body: Parts, room: usize) -> (String, bool) {
         let (mut near, mut far) = duplex(room);
-        let mut upload = Upload::begin(post(body), Vec::new());
+        let mut upload = Upload::begin(post(body), &common(), Vec::new());
         let sending = async {
             let outcome = poll_fn(|cx| upload.poll(cx, &mut near)).await;
             drop(near);
@@ -397,7 +410,9 @@ mod tests {
             for lengths in [&[5][..], &[1, 4], &[3000, 5, 0, 9000]] {
                 let total: usize = lengths.iter().sum();
                 let (text, is_whole) = sent(parts(lengths, Some(total as u64)), room).await;
-                let head = format!("POST /a?b HTTP/1.1\r\nx: y\r\ncontent-length: {total}\r\n\r\n");
+                let head = format!(
+                    "POST /a?b HTTP/1.1\r\nv: w\r\nx: y\r\ncontent-length: {total}\r\n\r\n"
+                );
                 assert_eq!(text, head + &"z".repeat(total));
                 assert!(is_whole);
             }
@@ -406,7 +421,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_unknown_length_goes_in_chunks() {
-        const HEAD: &str = "POST /a?b HTTP/1.1\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n";
+        const HEAD: &str =
+            "POST /a?b HTTP/1.1\r\nv: w\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n";
         for room in [1, 7, 4096, 1 << 20] {
             for (lengths, body) in [
                 (&[][..], "0\r\n\r\n".to_owned()),
@@ -440,7 +456,9 @@ mod tests {
         let body = || Full::new(Bytes::from("z".repeat(1 << 10)));
         let begun = Instant::now();
         let (near, _far) = duplex(64);
-        Upload::begin(post(body()), Vec::new()).finish(near).await;
+        Upload::begin(post(body()), &common(), Vec::new())
+            .finish(near)
+            .await;
         assert_eq!(begun.elapsed(), LONGEST_STALL);
         let (near, mut far) = duplex(64);
         let reading = async {
@@ -451,7 +469,7 @@ mod tests {
         };
         let begun = Instant::now();
         tokio::join!(
-            Upload::begin(post(body()), Vec::new()).finish(near),
+            Upload::begin(post(body()), &common(), Vec::new()).finish(near),
             reading
         );
         assert!(begun.elapsed() > 4 * LONGEST_STALL);
