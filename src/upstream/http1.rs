@@ -130,8 +130,8 @@ impl Connection {
             .is_pending()
     }
 
-    /// Sends `request` with `common` and waits for the head of the answer; the body is read afterwards. If the server
-    /// answers before it has all of the request, the rest is sent while the answer is read.
+    /// Sends `request` with `common` and waits for the head of the answer; the body is read afterwards. If
+    /// the server answers before it has all of the request, the rest is sent while the answer is read.
     pub(super) async fn exchange<B>(
         mut self: Box<Self>,
         mut request: Box<Request<B>>,

@@ -371,12 +371,12 @@ where
         &self.servers
     }
 
-    /// Sends a request with `common` to the next server, or to the first after it that can be reached, and waits
-    /// for the head of the response until `patience` ends. A known device comes to its own server.
+    /// Sends a request with `common` to the next server, or to the first after it that can be reached, and
+    /// waits for the head of the response until `patience` ends. A known device comes to its own server.
     ///
-    /// A pooled connection that turns out closed leaves the request unsent, and only then is
-    /// another one tried; a request of which a byte was written is not repeated, unless its server
-    /// says in HTTP/2 that it has done nothing about it, or the upstream has [`retries`]. Where servers are told whom a
+    /// A pooled connection that turns out closed leaves the request unsent, and only then is another one
+    /// tried; a request of which a byte was written is not repeated, unless its server says in HTTP/2 that
+    /// it has done nothing about it, or the upstream has [`retries`]. Where servers are told whom a
     /// connection is for, or a client authenticates it, a request has one of its own.
     ///
     /// # Errors

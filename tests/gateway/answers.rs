@@ -160,10 +160,11 @@ async fn a_connection_that_its_server_ends_does_not_serve_again() {
     }
 }
 
-#[tokio::test]
-async fn an_idle_connection_that_its_server_closes_is_let_go() {
+/// The connection over which a request has been answered, idle from here on, with these lines for the
+/// upstream.
+async fn idle(lines: &str) -> (Lab, Peer) {
     let server = Scripted::start().await;
-    let tables = tables_with(server.address, "idle_timeout = \"1h\"");
+    let tables = tables_with(server.address, lines);
     let lab = Config::x509().tables(&tables).start().await;
     let device = lab.device();
     let origin = async {
@@ -173,8 +174,14 @@ async fn an_idle_connection_that_its_server_closes_is_let_go() {
             .await;
         peer
     };
-    let (answer, mut peer) = tokio::join!(device.get("/raw/m"), origin);
+    let (answer, peer) = tokio::join!(device.get("/raw/m"), origin);
     assert_eq!(answer.unwrap().body, "ok");
+    (lab, peer)
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_its_server_closes_is_let_go() {
+    let (_lab, mut peer) = idle("idle_timeout = \"1h\"").await;
     peer.stream.shutdown().await.unwrap();
     // Nothing is asked for meanwhile.
     peer.closed().await;
@@ -182,19 +189,8 @@ async fn an_idle_connection_that_its_server_closes_is_let_go() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_when_its_time_is_over() {
-    let server = Scripted::start().await;
-    let tables = tables_with(server.address, "idle_timeout = \"100ms\"");
-    let lab = Config::x509().tables(&tables).start().await;
-    let device = lab.device();
-    let origin = async {
-        let mut peer = server.accept().await;
-        peer.head().await;
-        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .await;
-        peer.closed().await;
-    };
-    let (answer, ()) = tokio::join!(device.get("/raw/m"), origin);
-    assert_eq!(answer.unwrap().body, "ok");
+    let (_lab, peer) = idle("idle_timeout = \"100ms\"").await;
+    peer.closed().await;
 }
 
 #[tokio::test]
