@@ -143,7 +143,9 @@ pub(super) fn rewrite_target(
         ForwardedQuery::Without(rest) if !route.keep_query_credential => rest.as_deref(),
         ForwardedQuery::Without(_) | ForwardedQuery::Unchanged => head.uri.query(),
     };
-    let same_path = path == head.uri.path() && head.uri.scheme().is_none();
+    // A URI with a host may leave out the slash that begins its path (RFC 9110 §4.2.3).
+    let is_whole = |target: &PathAndQuery| target.as_str().starts_with('/');
+    let same_path = path == head.uri.path() && head.uri.path_and_query().is_some_and(is_whole);
     if !(same_path && query == head.uri.query()) {
         let target = match query {
             Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),

@@ -28,7 +28,7 @@ use super::own_answer;
 use super::presented::presented;
 use super::refusal::Failure;
 use super::shape::preflight;
-use super::target::{Host, TargetError};
+use super::target::{Destination, Host, TargetError};
 use super::tunnel::Tunnel;
 use super::watch::Standing;
 use super::{Protocol, Session};
@@ -134,12 +134,24 @@ async fn decide(
 ) -> Result<Passage, Failure> {
     check_standing(session)?;
     check_form(session, &head)?;
-    let host = Host::of(&head)?;
+    let read;
+    let Destination { host, is_covered } = match session.usual_destination.of(&head) {
+        Some(usual) => usual,
+        None => {
+            read = Destination::of(&head, &session.connection)?;
+            session.usual_destination.keep(&read);
+            &read
+        }
+    };
     let uri = head.uri.clone();
     let path = normalise(uri.path()).map_err(TargetError::from)?;
-    exchange.targets(&host, &path);
-    check_policy(session, &host)?;
-    let route = find_route(session, &head, &host, &path)?;
+    exchange.targets(host, &path);
+    // RFC 9110 §7.4: a request for a host of another TLS policy does not belong on this connection,
+    // or the handshake's demands could be walked around.
+    if !is_covered {
+        return Err(Failure::Misdirected);
+    }
+    let route = find_route(session, &head, host, &path)?;
     exchange.routed(&route);
     let target = Target {
         matched: &route.path,
@@ -190,7 +202,7 @@ async fn decide(
         &route,
         &mut head,
         &admission,
-        &host,
+        host,
         &target,
         exchange.request_id(),
     );
@@ -333,16 +345,6 @@ fn is_plainly_framed(headers: &HeaderMap) -> bool {
         (None, _) => true,
         (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
-    }
-}
-
-/// RFC 9110 §7.4: a request for a host of another TLS policy does not belong on this connection,
-/// or the handshake's demands could be walked around.
-fn check_policy(session: &Session, host: &Host) -> Result<(), Failure> {
-    if session.connection.covers(host.name()) {
-        Ok(())
-    } else {
-        Err(Failure::Misdirected)
     }
 }
 

@@ -185,6 +185,14 @@ const IDENTITY_PREFIXES: [&str; 24] = [
 /// case already.
 #[must_use]
 pub fn is_identity(name: &str) -> bool {
+    // One comparison settles most names: only these letters begin one on the lists.
+    let begins_one = |byte: &u8| match byte {
+        b'c' | b'f' | b'l' | b'r' | b's' | b't' | b'x' => true,
+        other => !other.is_ascii_alphanumeric(),
+    };
+    if !name.as_bytes().first().is_some_and(begins_one) {
+        return false;
+    }
     let is_odd = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
     if !name.bytes().any(is_odd) {
         return is_identity_name(name);
@@ -200,13 +208,6 @@ pub(super) fn usual(name: &str) -> String {
 }
 
 fn is_identity_name(name: &str) -> bool {
-    // One comparison settles most names: only these letters begin one on the lists.
-    if !matches!(
-        name.as_bytes().first(),
-        Some(b'c' | b'f' | b'l' | b'r' | b's' | b't' | b'x')
-    ) {
-        return false;
-    }
     IDENTITY_NAMES.contains(&name)
         || IDENTITY_PREFIXES
             .iter()

@@ -23,13 +23,13 @@ mod target;
 mod tunnel;
 mod watch;
 
-use std::fmt::Write as _;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -43,6 +43,7 @@ pub use body::{AnswerBody, BodyError, RequestBody};
 pub use field_rules::{Direction, is_guarded};
 use headers::ConnectionFields;
 pub use headers::{ends_here, is_identity, is_reserved};
+use target::UsualDestination;
 use watch::{Progress, Verdict, Watch, Watched};
 
 pub use head_scan::HeadScan;
@@ -161,6 +162,7 @@ pub(crate) struct Session {
     pub(crate) lifecycle: Remote,
     protocol: Protocol,
     fields: ConnectionFields,
+    usual_destination: UsualDestination,
     progress: Arc<Progress>,
     requests: AtomicU64,
 }
@@ -186,11 +188,14 @@ impl Protocol {
 impl Session {
     /// The id of the next request: the connection's, and which one of it.
     fn request_id(&self) -> HeaderValue {
-        let mut id = String::with_capacity(self.name.len() + 21);
-        id.push_str(&self.name);
-        // Writing to a String cannot fail.
-        let _ = write!(id, "-{}", self.next_request());
-        let mut id = HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"));
+        let mut number = itoa::Buffer::new();
+        let number = number.format(self.next_request());
+        let mut id = BytesMut::with_capacity(self.name.len() + 1 + number.len());
+        for part in [&self.name, "-", number] {
+            id.extend_from_slice(part.as_bytes());
+        }
+        let id = HeaderValue::from_maybe_shared(id.freeze());
+        let mut id = id.unwrap_or(HeaderValue::from_static("unknown"));
         // RFC 7541 §7.1.3: no table of HPACK remembers it, where it would push out what comes again.
         id.set_sensitive(true);
         id
@@ -239,6 +244,7 @@ pub async fn serve<IO>(
         lifecycle: lifecycle.clone(),
         protocol,
         fields,
+        usual_destination: UsualDestination::default(),
         progress: Arc::clone(&progress),
         requests: AtomicU64::new(0),
     });
@@ -384,7 +390,10 @@ impl Deadlines {
                 }
                 // After what ends it: it may use up the task's turn (tokio's cooperative budget), and
                 // nothing else is heard then but a tick that asks for none.
-                outcome = &mut connection => {
+                outcome = poll_fn(|cx| {
+                    self.progress.turn();
+                    connection.as_mut().poll(cx)
+                }) => {
                     if let Err(error) = outcome {
                         tracing::debug!(%error, "connection ended early");
                     }

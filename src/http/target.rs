@@ -1,12 +1,15 @@
 //! Which host and path a request is for, said once and without doubt (RFC 9112 §3.2, RFC 9113
 //! §8.3.1).
 
+use std::sync::OnceLock;
+
 use hyper::Version;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use thiserror::Error;
 
+use crate::access::Connection;
 use crate::route::PathError;
 
 /// Why a request's target cannot be told.
@@ -64,6 +67,63 @@ impl Host {
     pub(super) fn as_str(&self) -> &str {
         self.authority.as_str()
     }
+
+    /// Whether `head` names it, written in the same way, and nothing else.
+    fn is_of(&self, head: &Parts) -> bool {
+        let mut fields = head.headers.get_all(HOST).iter();
+        match (head.uri.authority(), fields.next(), fields.next()) {
+            (Some(target), None, None) => {
+                head.version >= Version::HTTP_2 && target.as_str() == self.as_str()
+            }
+            (None, Some(field), None) => field == self.as_str(),
+            _ => false,
+        }
+    }
+}
+
+/// The host of a request, and whether its connection may carry requests for that.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) host: Host,
+    pub(super) is_covered: bool,
+}
+
+impl Destination {
+    /// Of a request with `head` that has come by `connection`.
+    pub(super) fn of(head: &Parts, connection: &Connection) -> Result<Self, TargetError> {
+        let host = Host::of(head)?;
+        Ok(Self {
+            is_covered: connection.covers(host.name()),
+            host,
+        })
+    }
+}
+
+/// The destination of a connection's first request, which nearly all others have as well.
+#[derive(Debug, Default)]
+pub(super) struct UsualDestination(OnceLock<Destination>);
+
+impl UsualDestination {
+    /// It, if a request with `head` has it: then there is nothing to be read again.
+    pub(super) fn of(&self, head: &Parts) -> Option<&Destination> {
+        self.0.get().filter(|usual| usual.host.is_of(head))
+    }
+
+    /// Keeps a copy of the first.
+    pub(super) fn keep(&self, destination: &Destination) {
+        self.0.get_or_init(|| {
+            let Host { authority, name } = &destination.host;
+            // Copied, or it would hold on to the whole head that it stands in.
+            let copy = Authority::try_from(authority.as_str().as_bytes());
+            Destination {
+                host: Host {
+                    authority: copy.unwrap_or_else(|_| authority.clone()),
+                    name: *name,
+                },
+                is_covered: destination.is_covered,
+            }
+        });
+    }
 }
 
 fn host_field(head: &Parts) -> Result<Option<Authority>, TargetError> {
@@ -114,12 +174,7 @@ mod tests {
     use super::*;
 
     fn host(uri: &str, version: Version, fields: &[&str]) -> Result<String, TargetError> {
-        let mut request = Request::builder().uri(uri).version(version);
-        for field in fields {
-            request = request.header(HOST, *field);
-        }
-        let (head, ()) = request.body(()).unwrap().into_parts();
-        Host::of(&head).map(|host| host.name().to_owned())
+        Host::of(&head(uri, version, fields)).map(|host| host.name().to_owned())
     }
 
     #[test]
@@ -139,6 +194,37 @@ mod tests {
                 Ok(expected),
                 "{uri} {fields:?}"
             );
+        }
+    }
+
+    fn head(uri: &str, version: Version, fields: &[&str]) -> Parts {
+        let mut request = Request::builder().uri(uri).version(version);
+        for field in fields {
+            request = request.header(HOST, *field);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_host_is_known_again_where_it_is_written_alike_and_alone() {
+        let usual = Host::of(&head("/", Version::HTTP_11, &["a.b:1"])).unwrap();
+        for (uri, version, fields, expected) in [
+            ("/c", Version::HTTP_11, &["a.b:1"][..], true),
+            ("https://a.b:1/", Version::HTTP_2, &[], true),
+            // The same host, but not as it was written, or not where it was.
+            ("/", Version::HTTP_11, &["A.b:1"], false),
+            ("https://a.b:1/", Version::HTTP_2, &["a.b:1"], false),
+            ("http://a.b:1/", Version::HTTP_11, &["a.b:1"], false),
+            // Another, or none that can be told.
+            ("/", Version::HTTP_11, &["a.b"], false),
+            ("/", Version::HTTP_11, &["a.b:1", "a.b:1"], false),
+            ("/", Version::HTTP_11, &["a.b:1", "c"], false),
+            ("/", Version::HTTP_11, &[], false),
+            ("http://a.b:1/", Version::HTTP_11, &[], false),
+            ("https://c/", Version::HTTP_2, &["a.b:1"], false),
+        ] {
+            let head = head(uri, version, fields);
+            assert_eq!(usual.is_of(&head), expected, "{uri} {fields:?}");
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Progress {
     doubted: AtomicBool,
     /// No request is taken any more.
     closed: AtomicBool,
+    /// How often the connection has been driven.
+    turns: AtomicU32,
     /// What a request that waits for its answer has for its client.
     interim: Interim,
 }
@@ -157,6 +159,11 @@ impl Progress {
     /// No request is taken any more.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection is driven once more.
+    pub(super) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether requests are taken.
@@ -367,6 +374,8 @@ pub(super) struct Watched<IO> {
     put_back: Bytes,
     /// The rest of an interim head, which goes before whatever else is written.
     interim: Bytes,
+    /// HTTP/2: in which turn nothing was left to be read.
+    dry_in: Option<u32>,
     farewell: Farewell,
 }
 
@@ -395,7 +404,21 @@ impl<IO> Watched<IO> {
             scan,
             put_back: Bytes::new(),
             interim: Bytes::new(),
+            dry_in: None,
             farewell: Farewell::default(),
+        }
+    }
+
+    /// Whether it has been read dry in this turn. hyper asks before each of the requests that have come
+    /// together, and decryption and socket need not be asked again for each: whatever comes meanwhile
+    /// begins another turn. HTTP/1.1 does not ask so, and is read without turns while it rests.
+    fn is_dry(&self) -> bool {
+        self.dry_in == Some(self.progress.turns.load(Ordering::Relaxed))
+    }
+
+    fn note_dry(&mut self) {
+        if self.scan.is_none() {
+            self.dry_in = Some(self.progress.turns.load(Ordering::Relaxed));
         }
     }
 
@@ -482,8 +505,15 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             buf.put_slice(&self.put_back.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        if self.is_dry() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let Poll::Ready(outcome) = Pin::new(&mut self.io).poll_read(cx, buf) else {
+            self.note_dry();
+            return Poll::Pending;
+        };
+        outcome?;
         if let Some(arrived) = buf.filled().get(before..) {
             self.note_head(arrived);
         }
@@ -592,5 +622,28 @@ mod tests {
         let (read, ()) = tokio::join!(far.read_to_string(&mut all), writing);
         read.unwrap();
         assert_eq!(all, "before interim after");
+    }
+
+    #[tokio::test]
+    async fn a_dry_socket_is_asked_once_a_turn_in_http2_and_each_time_in_http1() {
+        for (protocol, at_once) in [(Protocol::Http2, false), (Protocol::Http1, true)] {
+            let (near, mut far) = tokio::io::duplex(4);
+            let progress = Arc::new(Progress::default());
+            let mut near = Watched::new(near, protocol, Arc::clone(&progress));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut is_read = || {
+                let mut byte = [0];
+                let mut buffer = ReadBuf::new(&mut byte);
+                Pin::new(&mut near)
+                    .poll_read(&mut cx, &mut buffer)
+                    .is_ready()
+            };
+            progress.turn();
+            assert!(!is_read());
+            far.write_all(b"ab").await.unwrap();
+            assert_eq!(is_read(), at_once, "{protocol:?}");
+            progress.turn();
+            assert!(is_read(), "{protocol:?}");
+        }
     }
 }

@@ -408,6 +408,28 @@ async fn the_credential_in_a_query_stays_here_unless_the_route_keeps_it() {
     }
 }
 
+/// RFC 9112 §3.2.2, §3.2.1: a target in absolute form comes to the server in origin form, with the slash
+/// that it may leave out.
+#[tokio::test]
+async fn a_target_in_absolute_form_comes_to_the_server_in_origin_form() {
+    let everything = "[routes.everything]\npath = \"/\"\nupstream = \"origin\"\n";
+    let lab = Config::x509().tables(everything).start().await;
+    for (target, expected) in [
+        ("http://localhost/a?b", "/a?b"),
+        ("http://localhost/", "/"),
+        ("http://localhost", "/"),
+        ("http://localhost?b", "/?b"),
+        ("https://localhost?", "/?"),
+        ("/?b", "/?b"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = lab.device().raw(head.as_bytes()).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
+        let request = lab.origin.requests().pop().unwrap();
+        assert_eq!(request.target, expected, "{target}");
+    }
+}
+
 #[tokio::test]
 async fn methods_pass_unchanged() {
     let lab = Lab::x509().await;

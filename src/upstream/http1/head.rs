@@ -115,8 +115,8 @@ impl Head {
         };
         let bytes = input.split_to(line.length).freeze();
         let fields = fields.get(..line.fields).unwrap_or_default();
-        // Some are added on the way to the client.
-        let mut headers = HeaderMap::with_capacity(fields.len() + 4);
+        // Two are added on the way to the client.
+        let mut headers = HeaderMap::with_capacity(fields.len() + 2);
         let mut said = Said::default();
         for field in fields {
             let name = bytes.get(field.name.range()).unwrap_or_default();
