@@ -43,6 +43,7 @@ installed() { # a peer is measured where its program is
     portcullis) true ;;
     nginx) command -v nginx && [ -e "$modules/ngx_http_js_module.so" ] && [ -e "$modules/ngx_stream_js_module.so" ] ;;
     nginx-plain) command -v nginx && [ -e "$modules/ngx_stream_module.so" ] ;;
+    haproxy*) command -v haproxy ;;
     envoy) [ -n "$ENVOY" ] || command -v envoy ;;
     *) command -v "$1" ;;
   esac > /dev/null

@@ -83,7 +83,7 @@ impl Answer {
         Self::of_our_own(response, route)
     }
 
-    pub(super) fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
+    pub(super) fn into_response(self, mut exchange: Box<Exchange>) -> Response<AnswerBody> {
         let Self {
             mut head,
             content,

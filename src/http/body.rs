@@ -203,7 +203,7 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct AnswerBody {
     content: Content,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 #[derive(Debug)]
@@ -224,7 +224,7 @@ struct Streamed {
 
 impl AnswerBody {
     /// An answer of the gateway itself.
-    pub(super) fn own(bytes: Bytes, mut exchange: Exchange) -> Self {
+    pub(super) fn own(bytes: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.hold(true);
         let content = Content::Own((!bytes.is_empty()).then_some(bytes));
         Self { content, exchange }
@@ -234,7 +234,7 @@ impl AnswerBody {
     pub(super) fn streamed(
         incoming: ResponseBody,
         patience: Duration,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
     ) -> Self {
         exchange.hold(true);
         let streamed = Streamed {

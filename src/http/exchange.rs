@@ -44,9 +44,10 @@ struct Line {
 }
 
 impl Exchange {
-    /// Begins with the arrival of a request.
-    pub(super) fn begin(session: &Arc<Session>, head: &Parts) -> Self {
-        Self {
+    /// Begins with the arrival of a request. On the heap, since it goes from hand to hand until the answer
+    /// has been sent.
+    pub(super) fn begin(session: &Arc<Session>, head: &Parts) -> Box<Self> {
+        Box::new(Self {
             request_id: session.request_id(),
             started: Instant::now(),
             method: head.method.clone(),
@@ -60,7 +61,7 @@ impl Exchange {
             held: false,
             line: session.edge.access_log.is_some().then(Box::default),
             session: Arc::clone(session),
-        }
+        })
     }
 
     /// Notes where the request goes.

@@ -122,7 +122,7 @@ enum Passage {
         head: Box<Parts>,
     },
     /// Nowhere: the gateway has answered.
-    Answered(Answer),
+    Answered(Box<Answer>),
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
@@ -165,7 +165,7 @@ async fn decide(
         exchange.counts(Box::pin(countable.count()).await?);
     }
     if let Some(answer) = answer_preflight(&route, &head) {
-        return Ok(Passage::Answered(answer));
+        return Ok(Passage::Answered(Box::new(answer)));
     }
     let opening = Opening::of(&head);
     let is_opening = matches!(opening, Ok(Some(_)));
@@ -182,7 +182,7 @@ async fn decide(
         let query = query.as_deref();
         let target = Target { query, ..target };
         let answer = answer_here(session, &route, &target, opening?);
-        return answer.map(Passage::Answered);
+        return answer.map(Box::new).map(Passage::Answered);
     }
     if route.protocol == route::Protocol::Mqtt {
         Box::pin(admit_to_present(session, &route, &presented)).await?;
@@ -267,7 +267,7 @@ async fn carry_out(
         }
         Passage::Answered(answer) => {
             discard(session, body);
-            Ok(answer)
+            Ok(*answer)
         }
     }
 }

@@ -422,16 +422,69 @@ impl Deadlines {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let woken = tokio::select! {
-            biased;
-            woken = io.wake() => woken,
-            _ = self.lifecycle.changed() => false,
-            () = tokio::time::sleep_until(self.watch.over_at()) => false,
+        let woken = loop {
+            tokio::select! {
+                biased;
+                woken = io.wake() => break woken,
+                // After a revocation, every request is looked at by itself.
+                heard = self.lifecycle.changed() => if heard != Announcement::Revoked {
+                    break false;
+                },
+                () = tokio::time::sleep_until(self.watch.over_at()) => break false,
+            }
         };
         if !woken {
             // If it fails, the client is gone.
             let _ = tokio::time::timeout(self.limits.stall_timeout, io.shutdown()).await;
         }
         woken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Lifecycle;
+
+    #[tokio::test]
+    async fn a_connection_rests_on_when_tokens_are_revoked_and_ends_with_any_other_announcement() {
+        type Announce = fn(&Lifecycle);
+        for (announce, rests_on) in [
+            (Lifecycle::revoked as Announce, true),
+            (Lifecycle::reloaded, false),
+            (Lifecycle::superseded, false),
+            (Lifecycle::drain, false),
+        ] {
+            let lifecycle = Lifecycle::default();
+            let limits = Limits {
+                header_bytes: 0,
+                header_count: 0,
+                uri_bytes: 0,
+                streams: 0,
+                requests: None,
+                age: None,
+                header_timeout: Duration::MAX,
+                idle_timeout: Duration::from_secs(60),
+                stall_timeout: Duration::from_secs(60),
+            };
+            let progress = Arc::new(Progress::default());
+            let (near, mut far) = tokio::io::duplex(8);
+            let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
+            let mut deadlines = Deadlines {
+                limits,
+                watch: progress.watch(&limits, Protocol::Http1),
+                progress,
+                lifecycle: lifecycle.subscribe(),
+            };
+            let mut resting = pin!(deadlines.rest(&mut near));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(resting.as_mut().poll(&mut cx).is_pending());
+            announce(&lifecycle);
+            assert_eq!(resting.as_mut().poll(&mut cx).is_pending(), rests_on);
+            if rests_on {
+                far.write_all(b"x").await.unwrap();
+                assert!(resting.await);
+            }
+        }
     }
 }

@@ -184,7 +184,7 @@ impl Failure {
     }
 
     /// The answer, with the fields that its status calls for.
-    pub(super) fn into_response(self, mut exchange: Exchange) -> Response<AnswerBody> {
+    pub(super) fn into_response(self, mut exchange: Box<Exchange>) -> Response<AnswerBody> {
         let Outcome { status, code } = self.outcome();
         exchange.answered(status);
         exchange.failed(self.reason());
