@@ -12,6 +12,7 @@ VERSIONS = {
     "nginx": ["nginx", "-v"],
     "nginx-plain": ["nginx", "-v"],
     "haproxy": ["haproxy", "-v"],
+    "haproxy-told": ["haproxy", "-v"],
     "envoy": [os.environ.get("ENVOY", "envoy"), "--version"],
     "caddy": ["caddy", "version"],
 }
