@@ -38,7 +38,8 @@ def cpu_model():
 
 lines, out, *peers = sys.argv[1:]
 record = {
-    "when": said(["date", "-u", "+%Y-%m-%d %H:%M UTC"]),
+    # Of the last measurement.
+    "when": said(["date", "-u", "-r", lines, "+%Y-%m-%d %H:%M UTC"]),
     "commit": said(["git", "describe", "--always", "--dirty"]),
     "machine": {
         "cpu": cpu_model(),

@@ -134,15 +134,10 @@ async fn decide(
 ) -> Result<Passage, Failure> {
     check_standing(session)?;
     check_form(session, &head)?;
-    let read;
-    let Destination { host, is_covered } = match session.usual_destination.of(&head) {
-        Some(usual) => usual,
-        None => {
-            read = Destination::of(&head, &session.connection)?;
-            session.usual_destination.keep(&read);
-            &read
-        }
-    };
+    let destination = session
+        .usual_destination
+        .or_of(&head, &session.connection)?;
+    let Destination { host, is_covered } = &*destination;
     let uri = head.uri.clone();
     let path = normalise(uri.path()).map_err(TargetError::from)?;
     exchange.targets(host, &path);

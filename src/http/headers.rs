@@ -185,7 +185,8 @@ const IDENTITY_PREFIXES: [&str; 24] = [
 /// case already.
 #[must_use]
 pub fn is_identity(name: &str) -> bool {
-    // One comparison settles most names: only these letters begin one on the lists.
+    // One comparison settles most names: only these letters begin one that is looked for, or what
+    // counts as a dash.
     let begins_one = |byte: &u8| match byte {
         b'c' | b'f' | b'l' | b'r' | b's' | b't' | b'x' => true,
         other => !other.is_ascii_alphanumeric(),

@@ -1,6 +1,7 @@
 //! Which host and path a request is for, said once and without doubt (RFC 9112 §3.2, RFC 9113
 //! §8.3.1).
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use hyper::Version;
@@ -82,20 +83,32 @@ impl Host {
 }
 
 /// The host of a request, and whether its connection may carry requests for that.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Destination {
     pub(super) host: Host,
     pub(super) is_covered: bool,
 }
 
 impl Destination {
-    /// Of a request with `head` that has come by `connection`.
-    pub(super) fn of(head: &Parts, connection: &Connection) -> Result<Self, TargetError> {
+    fn of(head: &Parts, connection: &Connection) -> Result<Self, TargetError> {
         let host = Host::of(head)?;
         Ok(Self {
             is_covered: connection.covers(host.name()),
             host,
         })
+    }
+
+    /// Copied, or it would hold on to the whole head that it stands in.
+    fn copy(&self) -> Self {
+        let Host { authority, name } = &self.host;
+        let copy = Authority::try_from(authority.as_str().as_bytes());
+        Self {
+            host: Host {
+                authority: copy.unwrap_or_else(|_| authority.clone()),
+                name: *name,
+            },
+            is_covered: self.is_covered,
+        }
     }
 }
 
@@ -104,25 +117,18 @@ impl Destination {
 pub(super) struct UsualDestination(OnceLock<Destination>);
 
 impl UsualDestination {
-    /// It, if a request with `head` has it: then there is nothing to be read again.
-    pub(super) fn of(&self, head: &Parts) -> Option<&Destination> {
-        self.0.get().filter(|usual| usual.host.is_of(head))
-    }
-
-    /// Keeps a copy of the first.
-    pub(super) fn keep(&self, destination: &Destination) {
-        self.0.get_or_init(|| {
-            let Host { authority, name } = &destination.host;
-            // Copied, or it would hold on to the whole head that it stands in.
-            let copy = Authority::try_from(authority.as_str().as_bytes());
-            Destination {
-                host: Host {
-                    authority: copy.unwrap_or_else(|_| authority.clone()),
-                    name: *name,
-                },
-                is_covered: destination.is_covered,
-            }
-        });
+    /// It, if a request with `head` has it, so that nothing is read again; otherwise that request's own.
+    pub(super) fn or_of(
+        &self,
+        head: &Parts,
+        connection: &Connection,
+    ) -> Result<Cow<'_, Destination>, TargetError> {
+        if let Some(usual) = self.0.get().filter(|usual| usual.host.is_of(head)) {
+            return Ok(Cow::Borrowed(usual));
+        }
+        let destination = Destination::of(head, connection)?;
+        self.0.get_or_init(|| destination.copy());
+        Ok(Cow::Owned(destination))
     }
 }
 

@@ -251,14 +251,9 @@ async fn a_huge_chain_is_refused_and_the_gateway_serves_on() {
     assert_accepted(&lab, &good).await;
 }
 
-/// Whether a device of the gateway's authority is let in with the key that `make` writes to `leaf.key`.
-async fn assert_key_is(lab: &Lab, accepted: bool, make: impl FnOnce(&Path)) {
-    let folder = tempfile::TempDir::new().unwrap();
-    let folder = folder.path();
-    std::fs::write(folder.join("ca.crt"), lab.authority.pem()).unwrap();
-    std::fs::write(folder.join("ca.key"), lab.authority.key_pem()).unwrap();
+/// `leaf.crt`, a device's certificate for `leaf.key`, of the authority `ca` in the same folder.
+fn certify(folder: &Path) {
     std::fs::write(folder.join("leaf.ext"), "extendedKeyUsage = clientAuth\n").unwrap();
-    make(folder);
     openssl::openssl(
         folder,
         &format!("req -new -key leaf.key -out leaf.csr -subj /CN={SECRET}"),
@@ -268,6 +263,16 @@ async fn assert_key_is(lab: &Lab, accepted: bool, make: impl FnOnce(&Path)) {
         "x509 -req -in leaf.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
          -extfile leaf.ext -out leaf.crt",
     );
+}
+
+/// Whether a device of the gateway's authority is let in with the key that `make` writes to `leaf.key`.
+async fn assert_key_is(lab: &Lab, accepted: bool, make: impl FnOnce(&Path)) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("ca.crt"), lab.authority.pem()).unwrap();
+    std::fs::write(folder.join("ca.key"), lab.authority.key_pem()).unwrap();
+    make(folder);
+    certify(folder);
     lab.pass_a_minute();
     for version in ["-tls1_3", "-tls1_2"] {
         let answer = openssl::ask(lab, folder, version).await;
@@ -313,20 +318,11 @@ async fn an_authority_with_a_weak_rsa_key_vouches_for_nobody() {
         KeyPair::generate().unwrap().serialize_pem(),
     )
     .unwrap();
-    std::fs::write(folder.join("leaf.ext"), "extendedKeyUsage = clientAuth\n").unwrap();
     for (bits, accepted) in [(1024, false), (2048, true)] {
         let authority =
             format!("req -x509 -newkey rsa:{bits} -nodes -keyout ca.key -out ca.crt -subj /CN=CA");
         openssl::openssl(folder, &authority);
-        openssl::openssl(
-            folder,
-            &format!("req -new -key leaf.key -out leaf.csr -subj /CN={SECRET}"),
-        );
-        openssl::openssl(
-            folder,
-            "x509 -req -in leaf.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
-             -extfile leaf.ext -out leaf.crt",
-        );
+        certify(folder);
         let pem = std::fs::read_to_string(folder.join("ca.crt")).unwrap();
         lab.write("certs/ca.crt", &pem);
         lab.reload().unwrap();
