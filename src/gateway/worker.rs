@@ -11,7 +11,7 @@ use super::{Live, LiveListener, Shared};
 use crate::access::{Connection, ConnectionId, Handshake};
 use crate::config::{ListenerSettings, Service};
 use crate::credential::Presented;
-use crate::http::{self, Edge, Protocol, Rules};
+use crate::http::{self, Alarms, Edge, Protocol, Rules};
 use crate::listener::crowd::{Crowd, CrowdLimits, Presence, turn_away};
 use crate::listener::proxied::{self, Ends, HeaderError, Proxies};
 use crate::listener::{self, Arrival, Permit, Remote};
@@ -217,6 +217,7 @@ impl Worker {
                 mqtt: self.build_mqtt(live, listener, new),
                 terminator: listener.terminator.clone(),
                 clock: Arc::clone(&shared.clock),
+                alarms: Alarms::default(),
                 metrics: Arc::clone(&shared.metrics),
                 routed: settings
                     .routes

@@ -1,21 +1,24 @@
 //! The upstream's side of one request: sent once, answered in time, both bodies streamed.
 
+use std::convert::identity;
 use std::pin::pin;
 use std::sync::Arc;
 
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
+use tokio::time::Instant;
 
 use super::Session;
 use super::body::{Fault, RequestBody, Upload};
 use super::early_hints::EarlyHints;
+use super::handler::Received;
 use super::refusal::Failure;
 use crate::access::Admission;
 use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route, Target};
-use crate::upstream::{CommonFields, Opened, ResponseBody, UpstreamError};
+use crate::upstream::{CommonFields, Opened, Repeatable, ResponseBody, UpstreamError};
 
 /// Sends the request and waits for the head of the answer. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
@@ -23,22 +26,21 @@ pub(super) async fn forward(
     admission: &Admission,
     session: &Session,
     route: &Arc<Route>,
-    mut head: Box<Parts>,
+    mut request: Box<Received>,
     common: &CommonFields,
-    body: Incoming,
 ) -> Result<(Response<ResponseBody>, Arc<Upload>), Failure> {
     let upload: Arc<Upload> = Arc::default();
-    let body = request_body(session, route, body, &upload)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
-    let hints = takes_hints(route, &head).then(|| EarlyHints::of(&mut head, Arc::clone(route)));
-    head.version = Version::HTTP_11;
+    let hints = takes_hints(route, &request.head)
+        .then(|| EarlyHints::of(&mut request.head, Arc::clone(route)));
+    let request = outgoing(session, route, request, &upload, Repeatable::once)?;
     let client = || session.connection.introduction();
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
     let sent = {
-        let patience = pin!(response_timeout(route, &upload));
-        let mut sent = pin!(upstream.send(head, body, common, client, device, patience));
+        let patience = pin!(response_timeout(session, route, &upload));
+        let mut sent = pin!(upstream.send(request, common, client, device, patience));
         match hints {
             None => sent.await,
             Some(hints) => {
@@ -60,20 +62,17 @@ pub(super) async fn open(
     admission: &Admission,
     session: &Session,
     route: &Route,
-    mut head: Box<Parts>,
+    request: Box<Received>,
     common: &CommonFields,
-    body: Incoming,
 ) -> Result<Opened, Failure> {
     let upload: Arc<Upload> = Arc::default();
-    let body = request_body(session, route, body, &upload)?;
+    let request = outgoing(session, route, request, &upload, identity)?;
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let client = session.connection.introduction();
-    head.version = Version::HTTP_11;
-    let request = Request::from_parts(*head, body);
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
-    let patience = response_timeout(route, &upload);
+    let patience = response_timeout(session, route, &upload);
     upstream
         .open(request, common, &client, device, patience)
         .await
@@ -86,37 +85,43 @@ fn takes_hints(route: &Route, head: &Parts) -> bool {
     route.early_hints && head.version == Version::HTTP_11
 }
 
-/// The body with its limits. What announces itself as too long is refused before a byte is sent.
-fn request_body(
+/// The request with the limits of its body, which is sent as `sent` makes of it. One that announces
+/// itself as too long is refused before a byte is sent.
+fn outgoing<B>(
     session: &Session,
     route: &Route,
-    body: Incoming,
+    request: Box<Received>,
     upload: &Arc<Upload>,
-) -> Result<RequestBody, Failure> {
+    sent: impl FnOnce(RequestBody) -> B,
+) -> Result<Box<Request<B>>, Failure> {
+    let Received { mut head, body } = *request;
     if body.size_hint().lower() > route.max_body {
         return Err(Failure::BodyTooLarge);
     }
     let stall = session.edge.rules.limits.stall_timeout;
-    Ok(RequestBody::new(
-        body,
-        route.max_body,
-        stall,
-        Arc::clone(upload),
-        Arc::clone(&session.progress),
-    ))
+    let upload = Arc::clone(upload);
+    let progress = Arc::clone(&session.progress);
+    let body = RequestBody::new(body, route.max_body, stall, upload, progress);
+    head.version = Version::HTTP_11;
+    Ok(Box::new(Request::from_parts(head, sent(body))))
 }
 
 /// Ends when the answer is overdue. It begins anew as long as the request's body still moves: a long
 /// upload is not a slow upstream.
-async fn response_timeout(route: &Route, upload: &Upload) {
+fn response_timeout(session: &Session, route: &Route, upload: &Upload) -> impl Future<Output = ()> {
+    let limit = route.response_timeout;
     let mut before = upload.sent();
-    loop {
-        tokio::time::sleep(route.response_timeout).await;
-        let now = upload.sent();
-        if now == before {
-            return;
+    let mut alarm = session.edge.alarms.at(Instant::now() + limit);
+    async move {
+        loop {
+            (&mut alarm).await;
+            let now = upload.sent();
+            if now == before {
+                return;
+            }
+            before = now;
+            alarm.postpone(Instant::now() + limit);
         }
-        before = now;
     }
 }
 

@@ -40,33 +40,39 @@ use crate::route::{self, Cors, Route, Sought, Target, normalise};
 use crate::upstream::{CommonFields, Opened, Upstream};
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
+/// A request as its client has sent it.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) body: Incoming,
+}
+
 /// Answers one request, whatever it is.
 pub(super) fn handle(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Pin<Box<impl Future<Output = Result<Response<AnswerBody>, Infallible>>>> {
     let (head, body) = request.into_parts();
-    // Both on the heap: the head is handed from step to step, and hyper keeps room for the future
+    // Both on the heap: the request is handed from step to step, and hyper keeps room for the future
     // while no request is there.
-    let head = Box::new(head);
-    Box::pin(async move { Ok(answer(session, head, body).await) })
+    let request = Box::new(Received { head, body });
+    Box::pin(async move { Ok(answer(session, request).await) })
 }
 
-async fn answer(session: Arc<Session>, head: Box<Parts>, body: Incoming) -> Response<AnswerBody> {
-    let upgrade = head.extensions.get::<OnUpgrade>().cloned();
+async fn answer(session: Arc<Session>, mut request: Box<Received>) -> Response<AnswerBody> {
+    let upgrade = request.head.extensions.get::<OnUpgrade>().cloned();
     if upgrade.is_some() && session.protocol == Protocol::Http1 {
         session.progress.upgrade(true);
     }
-    let offence = session.progress.begin(!body.is_end_stream());
-    let mut exchange = Exchange::begin(&session, &head);
+    let offence = session.progress.begin(!request.body.is_end_stream());
+    let mut exchange = Exchange::begin(&session, &request.head);
     let passage = match offence {
         Some(offence) => Err(offence.into()),
-        None => decide(&session, head, &mut exchange).await,
+        None => decide(&session, &mut request.head, &mut exchange).await,
     };
     let answer = match passage {
-        Ok(passage) => carry_out(&session, passage, body, &exchange).await,
+        Ok(passage) => carry_out(&session, passage, request, &exchange).await,
         Err(failure) => {
-            discard(&session, body);
+            discard(&session, request.body);
             Err(failure)
         }
     };
@@ -111,7 +117,6 @@ enum Passage {
         admission: Admission,
         route: Arc<Route>,
         opening: Option<Opening>,
-        head: Box<Parts>,
         common: Arc<CommonFields>,
     },
     /// To speak MQTT with the gateway, and present more there.
@@ -119,24 +124,21 @@ enum Passage {
         presented: Presented,
         route: Arc<Route>,
         opening: Opening,
-        head: Box<Parts>,
     },
     /// Nowhere: the gateway has answered.
-    Answered(Box<Answer>),
+    Answered(Answer),
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
 /// only then what the upstream is told. Nothing here costs the upstream anything.
 async fn decide(
     session: &Session,
-    mut head: Box<Parts>,
+    head: &mut Parts,
     exchange: &mut Exchange,
-) -> Result<Passage, Failure> {
+) -> Result<Box<Passage>, Failure> {
     check_standing(session)?;
-    check_form(session, &head)?;
-    let destination = session
-        .usual_destination
-        .or_of(&head, &session.connection)?;
+    check_form(session, head)?;
+    let destination = session.usual_destination.or_of(head, &session.connection)?;
     let Destination { host, is_covered } = &*destination;
     let uri = head.uri.clone();
     let path = normalise(uri.path()).map_err(TargetError::from)?;
@@ -146,7 +148,7 @@ async fn decide(
     if !is_covered {
         return Err(Failure::Misdirected);
     }
-    let route = find_route(session, &head, host, &path)?;
+    let route = find_route(session, head, host, &path)?;
     exchange.routed(&route);
     let target = Target {
         matched: &route.path,
@@ -154,22 +156,22 @@ async fn decide(
         path: &path,
         query: None,
     };
-    exchange.shapes(&route, &head, &target);
+    exchange.shapes(&route, head, &target);
     if let Some(countable) = of_address(session, &route) {
         // On the heap, so that those who are not counted carry nothing of it.
         exchange.counts(Box::pin(countable.count()).await?);
     }
-    if let Some(answer) = answer_preflight(&route, &head) {
-        return Ok(Passage::Answered(Box::new(answer)));
+    if let Some(answer) = answer_preflight(&route, head) {
+        return Ok(Box::new(Passage::Answered(answer)));
     }
-    let opening = Opening::of(&head);
+    let opening = Opening::of(head);
     let is_opening = matches!(opening, Ok(Some(_)));
     if is_opening {
         check_origin(&route, &head.headers)?;
     }
-    let (presented, query) = presented(session, &mut head, &route, is_opening);
+    let (presented, query) = presented(session, head, &route, is_opening);
     let id = exchange.request_id();
-    let asked = asked_about(session, &route, &mut head, &uri, &target, id);
+    let asked = asked_about(session, &route, head, &uri, &target, id);
     if route.upstream().is_none() {
         let admission = admit(session, &route, &presented, asked).await?;
         count_client(session, &route, &admission, exchange).await?;
@@ -177,17 +179,16 @@ async fn decide(
         let query = query.as_deref();
         let target = Target { query, ..target };
         let answer = answer_here(session, &route, &target, opening?);
-        return answer.map(Box::new).map(Passage::Answered);
+        return answer.map(Passage::Answered).map(Box::new);
     }
     if route.protocol == route::Protocol::Mqtt {
         Box::pin(admit_to_present(session, &route, &presented)).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
-        return Ok(Passage::Mqtt {
+        return Ok(Box::new(Passage::Mqtt {
             presented,
             route,
             opening,
-            head,
-        });
+        }));
     }
     let admission = admit(session, &route, &presented, asked).await?;
     count_client(session, &route, &admission, exchange).await?;
@@ -195,74 +196,65 @@ async fn decide(
     let common = prepare(
         session,
         &route,
-        &mut head,
+        head,
         &admission,
         host,
         &target,
         exchange.request_id(),
     );
-    rewrite_target(&mut head, &route, &target, &query).map_err(TargetError::from)?;
-    Ok(Passage::Forward {
+    rewrite_target(head, &route, &target, &query).map_err(TargetError::from)?;
+    Ok(Box::new(Passage::Forward {
         admission,
         route,
         opening,
-        head,
         common,
-    })
+    }))
 }
 
 /// Sends what may pass, and waits for the head of the answer.
 async fn carry_out(
     session: &Arc<Session>,
-    passage: Passage,
-    body: Incoming,
+    passage: Box<Passage>,
+    request: Box<Received>,
     exchange: &Exchange,
 ) -> Result<Answer, Failure> {
-    match passage {
+    match *passage {
         Passage::Mqtt {
             presented,
             route,
             opening,
-            head,
-        } => open_mqtt(session, route, presented, &opening, head, &body),
+        } => open_mqtt(session, route, presented, &opening, request),
         Passage::Forward {
             admission,
             route,
             opening: Some(opening),
-            head,
             common,
         } => {
-            Box::pin(open_websocket(
-                session,
-                &route,
-                admission,
-                opening,
-                (head, &common),
-                body,
-                exchange.places(),
-            ))
-            .await
+            let places = exchange.places();
+            let opened = open_websocket(
+                session, &route, admission, opening, request, &common, places,
+            );
+            Box::pin(opened).await
         }
         Passage::Forward {
             admission,
             route,
             opening: None,
-            head,
             common,
         } => {
+            let sent = forward(&admission, session, &route, request, &common);
             let (response, upload) = match exchange.deadline() {
-                None => forward(&admission, session, &route, head, &common, body).await?,
+                None => sent.await?,
                 Some(deadline) => {
-                    let sent = Box::pin(forward(&admission, session, &route, head, &common, body));
-                    let sent = timeout_at(deadline, sent).await;
+                    let sent = timeout_at(deadline, Box::pin(sent)).await;
                     sent.map_err(|_| Failure::Overdue)??
                 }
             };
             Ok(Answer::of_upstream(response, Some(upload), route))
         }
         Passage::Answered(answer) => {
-            discard(session, body);
-            Ok(*answer)
+            discard(session, request.body);
+            Ok(answer)
         }
     }
 }
@@ -326,7 +318,8 @@ fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
     if head.headers.len() > session.edge.rules.limits.header_count {
         return Err(Failure::TooManyFields);
     }
-    if !is_plainly_framed(&head.headers) {
+    // HTTP/2 has none (RFC 9113 §8.2.2).
+    if session.protocol == Protocol::Http1 && !is_plainly_framed(&head.headers) {
         return Err(Failure::TransferCoding);
     }
     Ok(())
@@ -531,22 +524,22 @@ async fn open_websocket(
     route: &Arc<Route>,
     admission: Admission,
     opening: Opening,
-    (mut head, common): (Box<Parts>, &CommonFields),
-    body: Incoming,
+    mut request: Box<Received>,
+    common: &CommonFields,
     places: Vec<Place>,
 ) -> Result<Answer, Failure> {
-    let client = opening.take_client(&mut head, &body)?;
-    opening.ask(&mut head);
-    let (mut head, upstream, busy) =
-        match open(&admission, session, route, head, common, body).await? {
-            Opened::Switched(head, upstream, busy) => (head, upstream, busy),
-            Opened::Declined(response) if opening.is_mistaken_for_success(response.status()) => {
-                return Err(Failure::BadUpgrade);
-            }
-            Opened::Declined(response) => {
-                return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
-            }
-        };
+    let client = opening.take_client(&mut request.head, &request.body)?;
+    opening.ask(&mut request.head);
+    let (mut head, upstream, busy) = match open(&admission, session, route, request, common).await?
+    {
+        Opened::Switched(head, upstream, busy) => (head, upstream, busy),
+        Opened::Declined(response) if opening.is_mistaken_for_success(response.status()) => {
+            return Err(Failure::BadUpgrade);
+        }
+        Opened::Declined(response) => {
+            return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
+        }
+    };
     if !opening.is_accepted(&head.headers) {
         return Err(Failure::BadUpgrade);
     }
@@ -564,13 +557,12 @@ fn open_mqtt(
     route: Arc<Route>,
     presented: Presented,
     opening: &Opening,
-    mut head: Box<Parts>,
-    body: &Incoming,
+    mut request: Box<Received>,
 ) -> Result<Answer, Failure> {
     /// MQTT 3.1.1 and 5, and what clients of MQTT 3.1 ask for.
     const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
-    let fields = opening.answer(&head, &SUBPROTOCOLS)?;
-    let client = opening.take_client(&mut head, body)?;
+    let fields = opening.answer(&request.head, &SUBPROTOCOLS)?;
+    let client = opening.take_client(&mut request.head, &request.body)?;
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
     Ok(Answer::opened(opening.success(), fields, route))

@@ -3,10 +3,12 @@
 //! Read [`handler`] for the way of one request. This file holds what a connection carries for its
 //! requests and the loop that keeps its deadlines.
 
+mod alarm;
 mod answer;
 mod assertion;
 mod body;
 mod certificate;
+mod drive;
 mod early_hints;
 mod exchange;
 mod field_rules;
@@ -23,7 +25,7 @@ mod target;
 mod tunnel;
 mod watch;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +41,9 @@ use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub use alarm::Alarms;
 pub use body::{AnswerBody, BodyError, RequestBody};
+use drive::drive;
 pub use field_rules::{Direction, is_guarded};
 use headers::ConnectionFields;
 pub use headers::{ends_here, is_identity, is_reserved};
@@ -131,6 +135,8 @@ pub struct Edge {
     pub terminator: Option<Arc<Terminator>>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
+    /// This worker's timers for the deadlines of answers.
+    pub alarms: Alarms,
     /// All counters.
     pub metrics: Arc<Metrics>,
     /// Counters of each route, by [`crate::route::Route::id`].
@@ -252,6 +258,7 @@ pub async fn serve<IO>(
     let share = session.connection.id().share();
     let age = limits.age.map(|age| age.mul_f64(1.0 - share / 10.0));
     let deadlines = Deadlines {
+        protocol,
         watch: progress.watch(&Limits { age, ..limits }, protocol),
         limits,
         progress,
@@ -334,6 +341,7 @@ where
 
 /// The deadlines of one connection and what it must hear of meanwhile.
 struct Deadlines {
+    protocol: Protocol,
     limits: Limits,
     watch: Watch,
     progress: Arc<Progress>,
@@ -390,10 +398,7 @@ impl Deadlines {
                 }
                 // After what ends it: it may use up the task's turn (tokio's cooperative budget), and
                 // nothing else is heard then but a tick that asks for none.
-                outcome = poll_fn(|cx| {
-                    self.progress.turn();
-                    connection.as_mut().poll(cx)
-                }) => {
+                outcome = drive(connection.as_mut(), &self.progress, self.protocol) => {
                     if let Err(error) = outcome {
                         tracing::debug!(%error, "connection ended early");
                     }
@@ -471,6 +476,7 @@ mod tests {
             let (near, mut far) = tokio::io::duplex(8);
             let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
             let mut deadlines = Deadlines {
+                protocol: Protocol::Http1,
                 limits,
                 watch: progress.watch(&limits, Protocol::Http1),
                 progress,

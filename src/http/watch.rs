@@ -220,7 +220,8 @@ impl Progress {
         }
     }
 
-    fn is_active(&self) -> bool {
+    /// Whether a request is being answered.
+    pub(super) fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed) > 0
     }
 

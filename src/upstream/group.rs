@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::http::request::Parts;
+use hyper::Request;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -161,7 +161,7 @@ impl Group {
     }
 
     /// How often `request` may be sent once more.
-    pub(super) fn repeats(&self, request: &Parts) -> Repeats<'_> {
+    pub(super) fn repeats<B>(&self, request: &Request<B>) -> Repeats<'_> {
         let rules = self.settings.retries.as_ref();
         Repeats::of(request, rules, &self.budget, &self.counters)
     }

@@ -35,7 +35,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::http::request::Parts;
 use hyper::http::response;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -56,7 +55,7 @@ use http1::{Connection, Failure};
 use multiplex::Multiplex;
 use pool::Pool;
 pub use proxy_protocol::{IntroducedTls, Introduction, ProxyProtocol, Shown};
-use repeatable::Repeatable;
+pub use repeatable::Repeatable;
 use response_body::Content;
 pub use response_body::ResponseBody;
 pub use retries::RetrySettings;
@@ -284,18 +283,28 @@ pub struct Upstream<B> {
     multiplex: Option<Multiplex<Repeatable<B>>>,
 }
 
-/// A request on its way to a server that takes it.
+/// A request's search for a server that takes it.
 struct Sending<'a, B> {
-    request: Box<Request<Repeatable<B>>>,
     original: Spare<B>,
-    /// What it says besides.
-    common: &'a CommonFields,
     repeats: Repeats<'a>,
     search: Search,
+    manner: Manner<'a>,
+}
+
+/// How a request is sent, whichever server takes it.
+struct Manner<'a> {
+    /// What it says besides.
+    common: &'a CommonFields,
     /// `None` if it has a connection of its own.
     pool: Option<&'a Arc<Pool>>,
     /// The client, if the servers may be told of it.
     client: Option<Box<Introduction<'a>>>,
+}
+
+impl Manner<'_> {
+    fn pooled(&self, server: &Arc<Server>) -> Option<Box<Connection>> {
+        self.pool?.take(server)
+    }
 }
 
 /// The answer to a request that has asked for another protocol.
@@ -371,7 +380,7 @@ where
         &self.servers
     }
 
-    /// Sends a request with `common` to the next server, or to the first after it that can be reached, and
+    /// Sends `request` with `common` to the next server, or to the first after it that can be reached, and
     /// waits for the head of the response until `patience` ends. A known device comes to its own server.
     ///
     /// A pooled connection that turns out closed leaves the request unsent, and only then is another one
@@ -383,63 +392,61 @@ where
     /// [`UpstreamError`].
     pub fn send<'a>(
         &'a self,
-        head: Box<Parts>,
-        body: B,
+        mut request: Box<Request<Repeatable<B>>>,
         common: &'a CommonFields,
         client: impl FnOnce() -> Introduction<'a>,
         device: Option<DeviceKey>,
         patience: Pin<&'a mut impl Future<Output = ()>>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, UpstreamError>> {
-        let alone = self.servers.introduces_clients() || connection_auth::is_used(&head.headers);
-        let repeats = self.servers.group.repeats(&head);
-        let (request, original) = repeats.lend(head, body);
-        let sending = Sending {
-            request,
-            original,
-            common,
+        let alone =
+            self.servers.introduces_clients() || connection_auth::is_used(request.headers());
+        let repeats = self.servers.group.repeats(&request);
+        let mut sending = Sending {
+            original: repeats.keep(&mut request),
             repeats,
             search: Search::new(device),
-            pool: (!alone).then_some(&self.pool),
-            client: alone.then(|| Box::new(client())),
+            manner: Manner {
+                common,
+                pool: (!alone).then_some(&self.pool),
+                client: alone.then(|| Box::new(client())),
+            },
         };
-        self.search(sending, patience)
+        async move { self.search(request, &mut sending, patience).await }
     }
 
     async fn search(
         &self,
-        sending: Sending<'_, B>,
+        mut request: Box<Request<Repeatable<B>>>,
+        sending: &mut Sending<'_, B>,
         mut patience: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let Sending {
-            mut request,
-            mut original,
-            common,
-            mut repeats,
-            mut search,
-            pool,
-            client,
+            original,
+            repeats,
+            search,
+            manner,
         } = sending;
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         loop {
-            let Some(busy) = self.servers.next(&mut search) else {
+            let Some(busy) = self.servers.next(search) else {
                 // What is repeated may come to the same server again, if there is no other.
                 if repeats.may_return() {
                     search.start_over();
                     continue;
                 }
-                return Err(self.servers.give_up(&search, failure));
+                return Err(self.servers.give_up(search, failure));
             };
             let attempt = tokio::select! {
                 biased;
-                attempt = self.attempt(request, common, busy.at(), pool, client.as_deref()) => attempt,
+                attempt = self.attempt(request, busy.at(), manner) => attempt,
                 () = &mut patience => Attempt::TimedOut,
             };
             self.servers.note(&busy, attempt.outcome());
-            if attempt.is_in_vain(&repeats)
+            if attempt.is_in_vain(repeats)
                 && let Some(again) = repeats.again(original.take())
             {
-                let (head, body) = again.into_parts();
-                (request, original) = repeats.lend(Box::new(head), body);
+                request = again;
+                *original = repeats.keep(&mut request);
                 search.pass_over(Arc::clone(busy.at()));
                 continue;
             }
@@ -459,30 +466,29 @@ where
     async fn attempt(
         &self,
         mut request: Box<Request<Repeatable<B>>>,
-        common: &CommonFields,
         server: &Arc<Server>,
-        pool: Option<&Arc<Pool>>,
-        client: Option<&Introduction<'_>>,
+        manner: &Manner<'_>,
     ) -> Attempt<Repeatable<B>> {
         self.servers.name_host(request.headers_mut(), server);
         if let Some(multiplex) = &self.multiplex {
             // Boxed: each request would have room for it.
-            common.set(request.headers_mut());
+            manner.common.set(request.headers_mut());
             return Box::pin(multiplex.send(request, &self.servers, server)).await;
         }
-        let mut pooled = pool.and_then(|pool| pool.take(server));
+        let mut pooled = manner.pooled(server);
         loop {
             let is_new = pooled.is_none();
             let connection = match pooled {
                 Some(connection) => connection,
-                None => match Box::pin(self.connect(server, client)).await {
+                None => match Box::pin(self.connect(server, manner)).await {
                     Ok(connection) => connection,
                     Err(error) => return Attempt::Unsent(request, error),
                 },
             };
-            match connection.exchange(request, common).await {
+            match connection.exchange(request, manner.common).await {
                 Ok((head, body)) => {
-                    let pool = pool.filter(|_| !connection_auth::is_asked_for(&head.headers));
+                    let is_shared = !connection_auth::is_asked_for(&head.headers);
+                    let pool = manner.pool.filter(|_| is_shared);
                     return Attempt::Answered(head, Content::Http1(body, pool.cloned()));
                 }
                 Err(Failure::Failed(error)) => return Attempt::Failed(error),
@@ -491,15 +497,16 @@ where
                 }
                 Err(Failure::Unsent(unsent, _)) => request = unsent,
             }
-            pooled = pool.and_then(|pool| pool.take(server));
+            pooled = manner.pooled(server);
         }
     }
 
     async fn connect(
         &self,
         server: &Arc<Server>,
-        client: Option<&Introduction<'_>>,
+        manner: &Manner<'_>,
     ) -> io::Result<Box<Connection>> {
+        let client = manner.client.as_deref();
         let link = self.servers.connect(server, Spoken::Http1, client).await?;
         Ok(Connection::on(link))
     }
@@ -512,7 +519,7 @@ where
     /// [`UpstreamError`].
     pub async fn open(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         common: &CommonFields,
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
@@ -527,7 +534,7 @@ where
         self.servers.name_host(request.headers_mut(), busy.at());
         let opened = tokio::select! {
             biased;
-            opened = Connection::on(stream).exchange(Box::new(request), common) => opened,
+            opened = Connection::on(stream).exchange(request, common) => opened,
             () = &mut patience => {
                 self.servers.note(&busy, Outcome::Faulty);
                 return Err(self.timed_out());

@@ -134,7 +134,8 @@ where
                 Ok(found) => found,
                 Err(error) => return Attempt::Unsent(request, error),
             };
-            let (copy, original) = repeatable::lend(*request);
+            let mut copy = request.map(Repeatable::once);
+            let original = repeatable::keep(&mut copy);
             let failure = match sender.try_send_request(copy).await {
                 Ok(response) => {
                     place.traffic.note(true);

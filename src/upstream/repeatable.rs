@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 type Returned<B> = Arc<Mutex<Option<B>>>;
 
 /// A body that comes back if it is dropped untouched.
-pub(super) struct Repeatable<B> {
+pub struct Repeatable<B> {
     /// `None` once it is dropped.
     body: Option<B>,
     is_touched: bool,
@@ -27,22 +27,22 @@ pub(super) struct Original<B> {
     returned: Returned<B>,
 }
 
-/// `request` for sending, and what can be sent again.
-pub(super) fn lend<B>(request: Request<B>) -> (Request<Repeatable<B>>, Original<B>) {
-    let (head, body) = request.into_parts();
+/// What can be sent again of `request`, whose body comes back from now on.
+pub(super) fn keep<B>(request: &mut Request<Repeatable<B>>) -> Original<B> {
     let returned = Returned::default();
-    let body = Repeatable {
-        body: Some(body),
-        is_touched: false,
-        returned: Some(Arc::clone(&returned)),
-    };
-    let copy = Request::from_parts(head.clone(), body);
-    (copy, Original { head, returned })
+    request.body_mut().returned = Some(Arc::clone(&returned));
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = request.method().clone();
+    head.uri = request.uri().clone();
+    head.version = request.version();
+    head.headers = request.headers().clone();
+    head.extensions = request.extensions().clone();
+    Original { head, returned }
 }
 
 impl<B> Repeatable<B> {
-    /// A body that is sent once.
-    pub(super) fn once(body: B) -> Self {
+    /// A body that nobody would take back.
+    pub fn once(body: B) -> Self {
         Self {
             body: Some(body),
             is_touched: false,

@@ -6,7 +6,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 
 use super::connection_auth;
@@ -74,8 +73,8 @@ pub(super) struct Repeats<'a> {
 
 impl<'a> Repeats<'a> {
     /// Those of `request`; without rules it has none, and is not counted.
-    pub(super) fn of(
-        request: &Parts,
+    pub(super) fn of<B>(
+        request: &Request<B>,
         rules: Option<&'a RetrySettings>,
         budget: &'a Budget,
         metrics: &'a UpstreamMetrics,
@@ -96,18 +95,9 @@ impl<'a> Repeats<'a> {
         }
     }
 
-    /// A request for sending, and what it takes to send it again.
-    pub(super) fn lend<B>(
-        &self,
-        head: Box<Parts>,
-        body: B,
-    ) -> (Box<Request<Repeatable<B>>>, Spare<B>) {
-        if self.left == 0 {
-            let request = Request::from_parts(*head, Repeatable::once(body));
-            return (Box::new(request), None);
-        }
-        let (copy, original) = repeatable::lend(Request::from_parts(*head, body));
-        (Box::new(copy), Some(Box::new(original)))
+    /// What it takes to send `request` again, if that may be.
+    pub(super) fn keep<B>(&self, request: &mut Request<Repeatable<B>>) -> Spare<B> {
+        (self.left > 0).then(|| Box::new(repeatable::keep(request)))
     }
 
     /// Whether an answer with this status counts as none.
@@ -122,9 +112,9 @@ impl<'a> Repeats<'a> {
 
     /// The request once more, if it may be: nothing of its body has been sent, and the budget
     /// allows it.
-    pub(super) fn again<B>(&mut self, original: Spare<B>) -> Option<Request<B>> {
+    pub(super) fn again<B>(&mut self, original: Spare<B>) -> Option<Box<Request<Repeatable<B>>>> {
         self.left = self.left.checked_sub(1)?;
-        let request = original?.take_back()?;
+        let request = Box::new(original?.take_back()?.map(Repeatable::once));
         self.claim = None;
         self.claim = self.budget.claim();
         if self.claim.is_none() {
@@ -138,12 +128,12 @@ impl<'a> Repeats<'a> {
 }
 
 /// RFC 9110 §9.2.2; but what authenticates its connection belongs to that one.
-fn may_be_done_twice(request: &Parts) -> bool {
+fn may_be_done_twice<B>(request: &Request<B>) -> bool {
     let is_idempotent = matches!(
-        request.method,
+        *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
     );
-    is_idempotent && !connection_auth::is_used(&request.headers)
+    is_idempotent && !connection_auth::is_used(request.headers())
 }
 
 #[cfg(test)]
@@ -176,11 +166,9 @@ mod tests {
             ("LOCK", false),
         ] {
             let request = Request::builder().method(method).body(()).unwrap();
-            let (request, ()) = request.into_parts();
             assert_eq!(may_be_done_twice(&request), expected, "{method}");
         }
         let authenticating = Request::builder().header("authorization", "NTLM x");
-        let (request, ()) = authenticating.body(()).unwrap().into_parts();
-        assert!(!may_be_done_twice(&request));
+        assert!(!may_be_done_twice(&authenticating.body(()).unwrap()));
     }
 }
