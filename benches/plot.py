@@ -12,7 +12,7 @@ sys.argv = ["table.py", results, *peers]
 with contextlib.redirect_stdout(io.StringIO()):
     table = runpy.run_path(str(__import__("pathlib").Path(__file__).with_name("table.py")))
 peers, base = table["peers"], table["base"]
-COLOURS = ["#1b6ca8", "#2e9e5b", "#8bc34a", "#c0392b", "#8e44ad", "#e67e22"]
+COLOURS = ["#1b6ca8", "#2e9e5b", "#8bc34a", "#c0392b", "#8e44ad", "#e67e22", "#7f8c8d"]
 BAR, GAP, LEFT, SCALE, MOST = 9, 12, 330, 90, 6.0
 
 

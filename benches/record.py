@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 
+HERE = pathlib.Path(__file__).parent
 VERSIONS = {
     "portcullis": [os.environ.get("PORTCULLIS", "portcullis"), "version"],
     "nginx": ["nginx", "-v"],
@@ -15,6 +16,7 @@ VERSIONS = {
     "haproxy-told": ["haproxy", "-v"],
     "envoy": [os.environ.get("ENVOY", "envoy"), "--version"],
     "caddy": ["caddy", "version"],
+    "relay": ["sed", "-n", '/^name = "rustls"$/{n;s/version/relay: rustls/p}', f"{HERE}/loadgen/Cargo.lock"],
 }
 
 

@@ -94,8 +94,9 @@ def spread(peer, cell, key):
     found = values(peer, cell, key)
     if not found:
         return "no quiet cell" if any(key in row["r"] for row in of(peer, cell)) else "–"
-    # A peer that forwards MQTT without comparing the password does less.
-    unchecked = "mqtt" in cell and not any("mqtt" in row["checks"] for row in of(peer, cell))
+    # A peer that forwards without comparing the credential does less.
+    protocol = "mqtt" if "mqtt" in cell else "http"
+    unchecked = cell in LOADED and not any(protocol in row["checks"] for row in of(peer, cell))
     text = f"{number(statistics.median(found))} ({number(min(found))}–{number(max(found))})"
     return text + "†" * unchecked
 

@@ -40,7 +40,7 @@ export PORTCULLIS LOADGEN
 installed() { # a peer is measured where its program is
   local modules=${NGINX_MODULES:-/usr/lib/nginx/modules}
   case $1 in
-    portcullis) true ;;
+    portcullis | relay) true ;;
     nginx) command -v nginx && [ -e "$modules/ngx_http_js_module.so" ] && [ -e "$modules/ngx_stream_js_module.so" ] ;;
     nginx-plain) command -v nginx && [ -e "$modules/ngx_stream_module.so" ] ;;
     haproxy*) command -v haproxy ;;
@@ -49,7 +49,7 @@ installed() { # a peer is measured where its program is
   esac > /dev/null
 }
 peers=()
-for peer in ${PEERS:-portcullis nginx nginx-plain haproxy envoy caddy}; do
+for peer in ${PEERS:-portcullis nginx nginx-plain haproxy envoy caddy relay}; do
   [ -x "benches/peers/$peer/start.sh" ] || { echo "PEERS: there is no peer \"$peer\"" >&2; exit 2; }
   if installed "$peer"; then peers+=("$peer"); else echo "$peer is not installed and not measured"; fi
 done
