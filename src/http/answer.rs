@@ -108,7 +108,7 @@ impl Answer {
                 AnswerBody::streamed(content, route.idle_timeout, exchange)
             }
             Content::Own(content) if exchange.is_head() && !content.is_empty() => {
-                // In HTTP/2 hyper would send the body, and the client would take that for an error.
+                // In HTTP/2 the body would be sent, and the client would take that for an error.
                 head.headers.insert(CONTENT_LENGTH, content.len().into());
                 AnswerBody::own(Bytes::new(), exchange)
             }

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 
 use super::exchange::Exchange;
+use super::http2;
 use super::watch::Progress;
 use crate::upstream::ResponseBody;
 
@@ -29,6 +30,9 @@ pub enum BodyError {
     /// The sender or the network failed.
     #[error("the body broke off: {0}")]
     Broken(#[from] hyper::Error),
+    /// The same in HTTP/2.
+    #[error("the body broke off: {0}")]
+    Reset(#[from] h2::Error),
 }
 
 impl BodyError {
@@ -36,7 +40,7 @@ impl BodyError {
         match self {
             Self::TooLarge => Fault::TooLarge,
             Self::Stalled => Fault::Stalled,
-            Self::Broken(_) => Fault::Broken,
+            Self::Broken(_) | Self::Reset(_) => Fault::Broken,
         }
     }
 }
@@ -106,11 +110,60 @@ impl Upload {
     }
 }
 
+/// A request's body as it comes from the client, without trailers.
+#[derive(Debug)]
+pub(super) enum ClientBody {
+    Http1(Incoming),
+    Http2(http2::Incoming),
+    /// There is none, and never was.
+    None,
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx)).transpose()?;
+                // Trailers end here (RFC 9110 §6.5.1): a server might take them for fields of the head,
+                // from which what clients must not say has been removed.
+                Poll::Ready(frame.filter(Frame::is_data).map(Ok))
+            }
+            Self::Http2(incoming) => {
+                let data = ready!(incoming.poll_data(cx)).transpose()?;
+                Poll::Ready(data.map(Frame::data).map(Ok))
+            }
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::None => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+            Self::None => SizeHint::with_exact(0),
+        }
+    }
+}
+
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
-    /// There is nothing of it, as of most. In HTTP/2 each question to hyper takes a lock.
+    incoming: ClientBody,
+    /// There is nothing of it, as of most. In HTTP/2 each question to h2 takes a lock.
     is_empty: bool,
     room: u64,
     upload: Arc<Upload>,
@@ -121,7 +174,7 @@ pub struct RequestBody {
 impl RequestBody {
     /// At most `limit` bytes of `incoming`; `upload` tells how far they have come.
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         limit: u64,
         stall: Duration,
         upload: Arc<Upload>,
@@ -148,9 +201,7 @@ impl RequestBody {
         if frame.is_none() {
             self.progress.body_read();
         }
-        // Trailers end here (RFC 9110 §6.5.1): a server might take them for fields of the head,
-        // from which what clients must not say has been removed.
-        let Some(frame) = frame.transpose()?.filter(Frame::is_data) else {
+        let Some(frame) = frame.transpose()? else {
             return Poll::Ready(None);
         };
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);

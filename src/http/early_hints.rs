@@ -1,7 +1,8 @@
-//! Interim answers on their way through: 103 Early Hints (RFC 8297), for clients of HTTP/1.1.
+//! Interim answers on their way through: 103 Early Hints (RFC 8297).
 //!
-//! hyper has no way to send them, so they go past it: [`super::watch::Watched`] writes them where hyper has nothing left to
-//! write and the answer has not begun. They are advice, and dropped wherever that place is missed.
+//! hyper has no way to send them in HTTP/1.1, so they go past it: [`super::watch::Watched`] writes them where hyper has
+//! nothing left to write and the answer has not begun. In HTTP/2, [`super::http2`] sends them. They are advice, and
+//! dropped wherever that place is missed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,64 +24,68 @@ const MOST: usize = 8;
 /// Most bytes of one. A client holds it in memory before it knows what it is for.
 const MOST_BYTES: usize = 8 * 1024;
 
-/// An interim head for the client, between the request that it is for and the stream.
+/// The fields of an interim answer to the client, between the request that it is for and the stream.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
     /// Looked at with every flush, where a lock would be felt.
     is_there: AtomicBool,
-    head: Mutex<Bytes>,
+    /// Boxed, since there are none nearly always.
+    fields: Mutex<Option<Box<HeaderMap>>>,
 }
 
 impl Interim {
     /// To be written next, unless the one before still waits: a client that does not read gets none.
-    pub(super) fn offer(&self, head: Bytes) {
+    pub(super) fn offer(&self, fields: HeaderMap) {
         if !self.is_there.load(Ordering::Relaxed) {
-            self.put(head);
+            self.put(Some(Box::new(fields)));
         }
     }
 
     /// The answer begins: what has not been written by now is not written any more.
     pub(super) fn withdraw(&self) {
         if self.is_there.load(Ordering::Relaxed) {
-            self.put(Bytes::new());
+            self.put(None);
         }
     }
 
-    /// What is to be written, once.
-    pub(super) fn take(&self) -> Option<Bytes> {
+    /// What is to be sent, once.
+    pub(super) fn take(&self) -> Option<HeaderMap> {
         let is_there = self.is_there.load(Ordering::Relaxed);
-        is_there.then(|| self.put(Bytes::new()))
+        is_there
+            .then(|| self.put(None))
+            .flatten()
+            .map(|fields| *fields)
     }
 
-    fn put(&self, head: Bytes) -> Bytes {
-        self.is_there.store(!head.is_empty(), Ordering::Relaxed);
-        let mut place = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut place, head)
+    fn put(&self, fields: Option<Box<HeaderMap>>) -> Option<Box<HeaderMap>> {
+        self.is_there.store(fields.is_some(), Ordering::Relaxed);
+        let mut place = self.fields.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut place, fields)
     }
 }
 
 /// The interim answers to one request.
 #[derive(Debug)]
 pub(super) struct EarlyHints {
-    heads: mpsc::Receiver<Bytes>,
+    hints: mpsc::Receiver<HeaderMap>,
 }
 
 impl EarlyHints {
     /// Asks for those to `request`, which goes by `route`.
     pub(super) fn of(request: &mut Parts, route: Arc<Route>) -> Self {
-        let (sender, heads) = mpsc::channel(MOST);
+        let (sender, hints) = mpsc::channel(MOST);
         request
             .extensions
             .insert(OnInterim::new(move |status, fields| {
                 // 100 is the gateway's own, and 102 of no use to anybody.
                 if status == StatusCode::EARLY_HINTS
-                    && let Some(head) = encode(fields, &route.answer_fields)
+                    && let Some(hint) = hint(fields, &route.answer_fields)
                 {
                     // If nobody takes it, the request has been answered, or there are too many.
-                    let _ = sender.try_send(head);
+                    let _ = sender.try_send(hint);
                 }
             }));
-        Self { heads }
+        Self { hints }
     }
 
     /// Passes them on until `answered` is, which is looked at after them: what has come before the
@@ -94,10 +99,10 @@ impl EarlyHints {
         for _ in 0..MOST {
             tokio::select! {
                 biased;
-                Some(head) = self.heads.recv() => interim.offer(head),
+                Some(hint) = self.hints.recv() => interim.offer(hint),
                 answer = &mut answered => return answer,
             }
-            // hyper flushes after each look at the request that it waits for.
+            // Whoever waits for the request looks here each time that it has to wait on.
             tokio::task::yield_now().await;
         }
         answered.await
@@ -114,9 +119,10 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The head as it goes to the client, without what is about the connection to the server, what only the
-/// answer can say of itself, and what a server cannot say here by `rules`; `None` if it is too large.
-fn encode(fields: &HeaderMap, rules: &FieldRules) -> Option<Bytes> {
+/// The fields as they go to the client, without what is about the connection to the server, what only the
+/// answer can say of itself, and what a server cannot say here by `rules`; `None` if nothing is left, or
+/// too much.
+fn hint(fields: &HeaderMap, rules: &FieldRules) -> Option<HeaderMap> {
     let mut fields = fields.clone();
     headers::remove_what_hints_cannot_say(&mut fields);
     for rule in rules.iter() {
@@ -125,20 +131,28 @@ fn encode(fields: &HeaderMap, rules: &FieldRules) -> Option<Bytes> {
             FieldAction::Add(_) => {}
         }
     }
+    let lines = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    (!fields.is_empty() && lines.sum::<usize>() <= MOST_BYTES).then_some(fields)
+}
+
+/// The head of HTTP/1.1 that says `fields`.
+pub(super) fn encode(fields: &HeaderMap) -> Bytes {
     let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     // Their types have looked at each name and value: none of them holds a line break.
-    for (name, value) in &fields {
+    for (name, value) in fields {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             head.extend_from_slice(part);
         }
     }
     head.extend_from_slice(b"\r\n");
-    (!fields.is_empty() && head.len() <= MOST_BYTES).then(|| head.into())
+    head.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::{HeaderName, HeaderValue};
+    use hyper::header::{HeaderName, HeaderValue, LINK};
 
     use super::*;
 
@@ -148,8 +162,12 @@ mod tests {
             let value = HeaderValue::from_str(value).unwrap();
             headers.append(HeaderName::from_static(name), value);
         }
-        encode(&headers, &FieldRules::default())
-            .map(|head| String::from_utf8(head.to_vec()).unwrap())
+        let hint = hint(&headers, &FieldRules::default());
+        hint.map(|fields| String::from_utf8(encode(&fields).to_vec()).unwrap())
+    }
+
+    fn fields(link: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(LINK, HeaderValue::from_static(link))])
     }
 
     #[test]
@@ -182,10 +200,10 @@ mod tests {
     #[tokio::test]
     async fn nothing_waits_for_its_place_once_the_answer_is_given_up() {
         let interim = Interim::default();
-        let (sender, heads) = mpsc::channel(MOST);
-        sender.try_send(Bytes::from_static(b"hint")).unwrap();
+        let (sender, hints) = mpsc::channel(MOST);
+        sender.try_send(fields("hint")).unwrap();
         let mut never = std::pin::pin!(std::future::pending::<()>());
-        let mut waiting = Box::pin(EarlyHints { heads }.pass_on_until(never.as_mut(), &interim));
+        let mut waiting = Box::pin(EarlyHints { hints }.pass_on_until(never.as_mut(), &interim));
         assert!(futures_util::poll!(&mut waiting).is_pending());
         assert!(interim.is_there.load(Ordering::Relaxed));
         drop(waiting);
@@ -196,11 +214,11 @@ mod tests {
     fn one_waits_at_a_time_and_is_taken_once() {
         let interim = Interim::default();
         assert_eq!(interim.take(), None);
-        interim.offer(Bytes::from_static(b"1"));
-        interim.offer(Bytes::from_static(b"2"));
-        assert_eq!(interim.take(), Some(Bytes::from_static(b"1")));
+        interim.offer(fields("1"));
+        interim.offer(fields("2"));
+        assert_eq!(interim.take(), Some(fields("1")));
         assert_eq!(interim.take(), None);
-        interim.offer(Bytes::from_static(b"3"));
+        interim.offer(fields("3"));
         interim.withdraw();
         assert_eq!(interim.take(), None);
     }

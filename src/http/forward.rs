@@ -26,11 +26,12 @@ pub(super) async fn forward(
     admission: &Admission,
     session: &Session,
     route: &Arc<Route>,
-    mut request: Box<Received>,
+    mut request: Box<Received<'_>>,
     common: &CommonFields,
 ) -> Result<(Response<ResponseBody>, Arc<Upload>), Failure> {
     let upload: Arc<Upload> = Arc::default();
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
+    let interim = request.interim;
     let hints = takes_hints(route, &request.head)
         .then(|| EarlyHints::of(&mut request.head, Arc::clone(route)));
     let request = outgoing(session, route, request, &upload, Repeatable::once)?;
@@ -44,7 +45,7 @@ pub(super) async fn forward(
         match hints {
             None => sent.await,
             Some(hints) => {
-                let interim = session.progress.interim();
+                let interim = interim.unwrap_or(session.progress.interim());
                 Box::pin(hints.pass_on_until(sent.as_mut(), interim)).await
             }
         }
@@ -62,7 +63,7 @@ pub(super) async fn open(
     admission: &Admission,
     session: &Session,
     route: &Route,
-    request: Box<Received>,
+    request: Box<Received<'_>>,
     common: &CommonFields,
 ) -> Result<Opened, Failure> {
     let upload: Arc<Upload> = Arc::default();
@@ -80,9 +81,9 @@ pub(super) async fn open(
 }
 
 /// Whether the client is told what its answer will need. Those of HTTP/1.0 might take that for the
-/// answer (RFC 8297 §3), and in HTTP/2 it cannot be sent.
+/// answer (RFC 8297 §3).
 fn takes_hints(route: &Route, head: &Parts) -> bool {
-    route.early_hints && head.version == Version::HTTP_11
+    route.early_hints && head.version >= Version::HTTP_11
 }
 
 /// The request with the limits of its body, which is sent as `sent` makes of it. One that announces
@@ -90,11 +91,11 @@ fn takes_hints(route: &Route, head: &Parts) -> bool {
 fn outgoing<B>(
     session: &Session,
     route: &Route,
-    request: Box<Received>,
+    request: Box<Received<'_>>,
     upload: &Arc<Upload>,
     sent: impl FnOnce(RequestBody) -> B,
 ) -> Result<Box<Request<B>>, Failure> {
-    let Received { mut head, body } = *request;
+    let Received { mut head, body, .. } = *request;
     if body.size_hint().lower() > route.max_body {
         return Err(Failure::BodyTooLarge);
     }

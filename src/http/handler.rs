@@ -18,7 +18,8 @@ use tokio::time::timeout_at;
 
 use super::answer::Answer;
 use super::assertion::Client;
-use super::body::AnswerBody;
+use super::body::{AnswerBody, ClientBody};
+use super::early_hints::Interim;
 use super::exchange::Exchange;
 use super::field_rules::{change_request, changes};
 use super::forward::{forward, open, rewrite_target};
@@ -29,7 +30,7 @@ use super::presented::presented;
 use super::refusal::Failure;
 use super::shape::preflight;
 use super::target::{Destination, Host, TargetError};
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, Upgrade};
 use super::watch::Standing;
 use super::{Protocol, Session};
 use crate::access::Admission;
@@ -41,45 +42,61 @@ use crate::upstream::{CommonFields, Opened, Upstream};
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
 
 /// A request as its client has sent it.
-pub(super) struct Received {
+pub(super) struct Received<'a> {
     pub(super) head: Parts,
-    pub(super) body: Incoming,
+    pub(super) body: ClientBody,
+    /// If it asks for another protocol.
+    pub(super) upgrade: Option<Upgrade>,
+    /// For what its client may have before the answer, if the connection has no place for that.
+    pub(super) interim: Option<&'a Interim>,
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request of HTTP/1.1, whatever it is.
 pub(super) fn handle(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Pin<Box<impl Future<Output = Result<Response<AnswerBody>, Infallible>>>> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     // Both on the heap: the request is handed from step to step, and hyper keeps room for the future
     // while no request is there.
-    let request = Box::new(Received { head, body });
-    Box::pin(async move { Ok(answer(session, request).await) })
+    let request = Box::new(Received {
+        upgrade: head.extensions.remove().map(Upgrade::Http1),
+        body: ClientBody::Http1(body),
+        interim: None,
+        head,
+    });
+    Box::pin(async move { Ok(answer(&session, request).await) })
 }
 
-async fn answer(session: Arc<Session>, mut request: Box<Received>) -> Response<AnswerBody> {
-    let upgrade = request.head.extensions.get::<OnUpgrade>().cloned();
-    if upgrade.is_some() && session.protocol == Protocol::Http1 {
+/// Answers one request, whatever it is.
+pub(super) async fn answer(
+    session: &Arc<Session>,
+    mut request: Box<Received<'_>>,
+) -> Response<AnswerBody> {
+    let upgrade = match &request.upgrade {
+        Some(Upgrade::Http1(upgrade)) => Some(upgrade.clone()),
+        Some(Upgrade::Http2(_)) | None => None,
+    };
+    if upgrade.is_some() {
         session.progress.upgrade(true);
     }
     let offence = session.progress.begin(!request.body.is_end_stream());
-    let mut exchange = Exchange::begin(&session, &request.head);
+    let mut exchange = Exchange::begin(session, &request.head);
     let passage = match offence {
         Some(offence) => Err(offence.into()),
-        None => decide(&session, &mut request.head, &mut exchange).await,
+        None => decide(session, &mut request.head, &mut exchange).await,
     };
     let answer = match passage {
-        Ok(passage) => carry_out(&session, passage, request, &exchange).await,
+        Ok(passage) => carry_out(session, passage, request, &exchange).await,
         Err(failure) => {
-            discard(&session, request.body);
+            discard(session, request.body);
             Err(failure)
         }
     };
     let mut response = match answer {
         Ok(answer) => answer.into_response(exchange),
         Err(failure) => {
-            report(&session, &exchange, &failure);
+            report(session, &exchange, &failure);
             if failure.ends_connection() {
                 session.progress.linger();
             }
@@ -94,7 +111,7 @@ async fn answer(session: Arc<Session>, mut request: Box<Received>) -> Response<A
     }
     if let Some(upgrade) = upgrade.filter(|_| is_unswitched) {
         session.progress.upgrade(false);
-        end_unswitched(&session, upgrade);
+        end_unswitched(session, upgrade);
     }
     response
 }
@@ -215,7 +232,7 @@ async fn decide(
 async fn carry_out(
     session: &Arc<Session>,
     passage: Box<Passage>,
-    request: Box<Received>,
+    request: Box<Received<'_>>,
     exchange: &Exchange,
 ) -> Result<Answer, Failure> {
     match *passage {
@@ -261,7 +278,7 @@ async fn carry_out(
 
 /// Lets the body of a refused HTTP/2 request run out, within bounds. Dropping it would reset the
 /// stream, and some clients then lose the answer (RFC 9113 §8.1). HTTP/1.1 sees to it itself.
-fn discard(session: &Session, mut body: Incoming) {
+fn discard(session: &Session, mut body: ClientBody) {
     const MOST: usize = 64 * 1024;
     const LONGEST: Duration = Duration::from_secs(2);
     if session.protocol == Protocol::Http1 || body.is_end_stream() {
@@ -518,17 +535,26 @@ fn prepare(
     common
 }
 
+/// The client's side, once it has been answered. A body of the request would be frames to one reader and
+/// none to another.
+fn take_client(request: &mut Received<'_>) -> Result<Upgrade, OpeningError> {
+    if !request.body.is_end_stream() {
+        return Err(OpeningError::Malformed);
+    }
+    request.upgrade.take().ok_or(OpeningError::Malformed)
+}
+
 /// Opens a WebSocket at the upstream and, if it agrees, lets both sides talk (RFC 6455 §4).
 async fn open_websocket(
     session: &Arc<Session>,
     route: &Arc<Route>,
     admission: Admission,
     opening: Opening,
-    mut request: Box<Received>,
+    mut request: Box<Received<'_>>,
     common: &CommonFields,
     places: Vec<Place>,
 ) -> Result<Answer, Failure> {
-    let client = opening.take_client(&mut request.head, &request.body)?;
+    let client = take_client(&mut request)?;
     opening.ask(&mut request.head);
     let (mut head, upstream, busy) = match open(&admission, session, route, request, common).await?
     {
@@ -557,12 +583,12 @@ fn open_mqtt(
     route: Arc<Route>,
     presented: Presented,
     opening: &Opening,
-    mut request: Box<Received>,
+    mut request: Box<Received<'_>>,
 ) -> Result<Answer, Failure> {
     /// MQTT 3.1.1 and 5, and what clients of MQTT 3.1 ask for.
     const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
     let fields = opening.answer(&request.head, &SUBPROTOCOLS)?;
-    let client = opening.take_client(&mut request.head, &request.body)?;
+    let client = take_client(&mut request)?;
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
     session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
     Ok(Answer::opened(opening.success(), fields, route))

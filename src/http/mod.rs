@@ -8,6 +8,7 @@ mod answer;
 mod assertion;
 mod body;
 mod certificate;
+mod date;
 mod drive;
 mod early_hints;
 mod exchange;
@@ -16,6 +17,7 @@ mod forward;
 mod handler;
 mod head_scan;
 mod headers;
+mod http2;
 mod limits;
 mod own_answer;
 mod presented;
@@ -25,6 +27,7 @@ mod target;
 mod tunnel;
 mod watch;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -33,9 +36,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
@@ -239,7 +242,7 @@ pub async fn serve<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
-    let io = TokioIo::new(Watched::new(io, protocol, Arc::clone(&progress)));
+    let io = Watched::new(io, protocol, Arc::clone(&progress));
     let fields = ConnectionFields::new(&connection, edge.rules.port);
     let limits = edge.rules.limits;
     let session = Arc::new(Session {
@@ -265,7 +268,7 @@ pub async fn serve<IO>(
         lifecycle,
     };
     match protocol {
-        Protocol::Http1 => serve_http1(io, session, deadlines).await,
+        Protocol::Http1 => serve_http1(TokioIo::new(io), session, deadlines).await,
         // Boxed: an HTTP/2 connection's state is large, and most devices speak HTTP/1.1.
         Protocol::Http2 => Box::pin(serve_http2(io, session, deadlines)).await,
     }
@@ -319,23 +322,13 @@ where
     Some(parts.io)
 }
 
-async fn serve_http2<IO>(io: TokioIo<Watched<IO>>, session: Arc<Session>, mut deadlines: Deadlines)
+async fn serve_http2<IO>(io: Watched<IO>, session: Arc<Session>, mut deadlines: Deadlines)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = deadlines.limits;
-    let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        // RFC 8441: WebSockets in streams of this connection.
-        .enable_connect_protocol()
-        .timer(TokioTimer::new())
-        .serve_connection(io, service);
+    let connection = pin!(http2::Serving::new(io, session));
     deadlines
-        .keep(pin!(connection), |connection| {
-            connection.graceful_shutdown()
-        })
+        .keep(connection, |connection| connection.get_mut().finish())
         .await;
 }
 
@@ -361,9 +354,14 @@ impl Deadlines {
     /// idle for too long or open for long enough, when it has had its share of requests, when the
     /// configuration is replaced and when the gateway drains; it is dropped, and with it the socket,
     /// when a head or the reading of an answer takes too long, or the client does not go.
-    async fn keep<C>(&mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>)) -> Kept
+    async fn keep<C, E>(
+        &mut self,
+        mut connection: Pin<&mut C>,
+        finish: impl Fn(Pin<&mut C>),
+    ) -> Kept
     where
-        C: Future<Output = hyper::Result<()>>,
+        C: Future<Output = Result<(), E>>,
+        E: fmt::Display,
     {
         let progress = Arc::clone(&self.progress);
         let finish = |connection: Pin<&mut C>| {

@@ -191,7 +191,7 @@ impl Failure {
         let id = exchange.request_id().clone();
         let document = problem(status, code, &id);
         let length = document.len();
-        // In HTTP/2 hyper would send it, and the client would take that for an error.
+        // In HTTP/2 it would be sent, and the client would take that for an error.
         let is_head = exchange.is_head();
         let body = if is_head { Bytes::new() } else { document };
         let mut headers = HeaderMap::new();
@@ -210,8 +210,11 @@ impl Failure {
                 headers.insert(ALLOW, self.allowed());
             }
             StatusCode::UPGRADE_REQUIRED => {
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                // RFC 9113 §8.2.2: HTTP/2 has no such fields.
+                if exchange.is_http1() {
+                    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                }
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             _ => {}
@@ -229,7 +232,7 @@ impl Failure {
             // RFC 6585 §4.
             headers.insert(RETRY_AFTER, wait(overrun).into());
         }
-        if self.ends_connection() {
+        if self.ends_connection() && exchange.is_http1() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.finish(&mut headers, Author::Gateway);

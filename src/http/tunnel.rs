@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use tokio_util::either::Either;
 
 use super::Session;
+use super::http2::Stream;
 use crate::access::{Lapse, Refusal, Standing};
 use crate::credential::Presented;
 use crate::listener::Announcement;
@@ -17,6 +20,26 @@ use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
 use crate::upstream::{Busy, Switched};
 use crate::websocket::{ByteStream, CloseCode, FrameScanner};
+
+/// A client that will speak another protocol once it has been answered.
+pub(super) enum Upgrade {
+    /// With its connection.
+    Http1(OnUpgrade),
+    /// In a stream of it.
+    Http2(oneshot::Receiver<Stream>),
+}
+
+type Client = Either<TokioIo<Upgraded>, Stream>;
+
+impl Upgrade {
+    /// Waits until the client has been answered; `None` if it is gone, or has been refused.
+    async fn client(self) -> Option<Client> {
+        match self {
+            Self::Http1(upgrade) => upgrade.await.ok().map(TokioIo::new).map(Either::Left),
+            Self::Http2(stream) => stream.await.ok().map(Either::Right),
+        }
+    }
+}
 
 /// One WebSocket, for as long as it is open.
 pub(super) struct Tunnel {
@@ -37,21 +60,18 @@ impl Tunnel {
         }
     }
 
-    /// Takes the client over once hyper lets it go, and carries frames until either ends, or
+    /// Takes the client over once it has been answered, and carries frames until either ends, or
     /// the client's token does. The server is `busy` with it for as long.
     pub(super) async fn run(
         self,
-        client: OnUpgrade,
+        client: Upgrade,
         upstream: Switched,
         busy: Busy,
         standing: Standing,
     ) {
-        let client = match client.await {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::debug!(%error, "a WebSocket broke off before it was open");
-                return;
-            }
+        let Some(client) = client.client().await else {
+            tracing::debug!("a WebSocket broke off before it was open");
+            return;
         };
         let active = &self.session.edge.metrics.websockets_active;
         active.inc();
@@ -62,13 +82,10 @@ impl Tunnel {
 
     /// Takes the client over and speaks MQTT with it, inside the WebSocket. `presented` is what it
     /// has presented with the opening.
-    pub(super) async fn run_mqtt(self, client: OnUpgrade, presented: Presented) {
-        let client = match client.await {
-            Ok(client) => TokioIo::new(client),
-            Err(error) => {
-                tracing::debug!(%error, "a WebSocket broke off before it was open");
-                return;
-            }
+    pub(super) async fn run_mqtt(self, client: Upgrade, presented: Presented) {
+        let Some(client) = client.client().await else {
+            tracing::debug!("a WebSocket broke off before it was open");
+            return;
         };
         let Session {
             edge,
@@ -93,8 +110,7 @@ impl Tunnel {
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;
     }
 
-    async fn relay(&self, client: Upgraded, upstream: Switched, standing: &Standing) {
-        let client = TokioIo::new(client);
+    async fn relay(&self, client: Client, upstream: Switched, standing: &Standing) {
         let (up, down) = (FrameScanner::new(), FrameScanner::new());
         let idle = Idle::Either(self.route.idle_timeout);
         let mut relay = Relay::new(client, upstream, up, down, idle);

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::early_hints::Interim;
+use super::early_hints::{self, Interim};
 use super::head_scan::{HeadScan, Offence};
 use super::{Limits, Protocol};
 
@@ -552,10 +552,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when all that it had to write has been taken. If it waits for the answer to a
         // request then, this is the place for what comes before that.
-        if let Some(head) = self.progress.interim.take()
+        if let Some(fields) = self.progress.interim.take()
             && self.interim.is_empty()
         {
-            self.interim = head;
+            self.interim = early_hints::encode(&fields);
         }
         ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
@@ -600,6 +600,8 @@ fn poll_drop_rest(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Po
 
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
+    use hyper::header::{HeaderValue, LINK};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -611,7 +613,8 @@ mod tests {
         let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
         let writing = async {
             near.write_all(b"before ").await.unwrap();
-            progress.interim().offer(Bytes::from_static(b"interim "));
+            let link = (LINK, HeaderValue::from_static("a"));
+            progress.interim().offer(HeaderMap::from_iter([link]));
             // Begun, and not finished: there is room for four bytes.
             let flush = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_flush(cx)));
             assert!(flush.await.is_pending());
@@ -622,7 +625,8 @@ mod tests {
         let mut all = String::new();
         let (read, ()) = tokio::join!(far.read_to_string(&mut all), writing);
         read.unwrap();
-        assert_eq!(all, "before interim after");
+        let interim = "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n";
+        assert_eq!(all, format!("before {interim}after"));
     }
 
     #[tokio::test]

@@ -3,15 +3,13 @@
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::body::{Body as _, Incoming};
-use hyper::ext::Protocol;
+use h2::ext::Protocol;
 use hyper::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::http::response;
-use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use thiserror::Error;
 
@@ -107,22 +105,6 @@ impl Opening {
     /// The key that the answer is computed from.
     pub(super) fn key(&self) -> &HeaderValue {
         &self.key
-    }
-
-    /// The client's side, which hyper hands over once it has written the answer.
-    ///
-    /// # Errors
-    /// [`OpeningError::Malformed`] if the request has a body: its bytes would be frames to one
-    /// reader and none to another.
-    pub fn take_client(
-        &self,
-        head: &mut Parts,
-        body: &Incoming,
-    ) -> Result<OnUpgrade, OpeningError> {
-        if !body.is_end_stream() {
-            return Err(OpeningError::Malformed);
-        }
-        head.extensions.remove().ok_or(OpeningError::Malformed)
     }
 
     /// Asks for the WebSocket on the next hop, which speaks HTTP/1.1 whatever the client does.

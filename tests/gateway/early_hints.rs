@@ -1,14 +1,17 @@
 //! Interim answers (103 Early Hints, RFC 8297): before the answer, for those who understand them, and
 //! nothing in them that could be taken for the answer.
 
-use futures_util::future::join;
+use futures_util::future::{join, poll_fn};
+use h2::client::ResponseFuture;
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::lab::Config;
 use crate::harness::scripted::{Peer, tables_with};
-use crate::harness::{Lab, Protocol, Scripted};
+use crate::harness::{Lab, Multiplexed, PATIENCE, Protocol, Scripted};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -163,8 +166,59 @@ async fn no_hint_goes_where_the_route_does_not_say_so() {
     assert_answered(&mut client).await;
 }
 
+/// A connection of HTTP/2 that has sent a GET, the answer that it waits for, and the server's end.
+async fn asked_in_http2(lab: &Lab, server: &Scripted) -> (Multiplexed, ResponseFuture, Peer) {
+    let mut connection = lab.device().multiplex().await.unwrap();
+    let request = connection.request(Method::GET, None, "/raw/m", &[]);
+    poll_fn(|cx| connection.sender.poll_ready(cx))
+        .await
+        .unwrap();
+    let (answer, _) = connection.sender.send_request(request, true).unwrap();
+    let mut peer = server.accept().await;
+    peer.head().await;
+    (connection, answer, peer)
+}
+
+/// The next hint before `answer`; `None` if that is there.
+async fn hint_of(answer: &mut ResponseFuture) -> Option<HeaderMap> {
+    let hint = poll_fn(|cx| answer.poll_informational(cx));
+    let hint = timeout(PATIENCE, hint).await.expect("nothing comes")?;
+    let (head, ()) = hint.unwrap().into_parts();
+    assert_eq!(head.status, StatusCode::EARLY_HINTS);
+    Some(head.headers)
+}
+
 #[tokio::test]
-async fn a_client_of_http2_gets_the_answer_alone() {
+async fn hints_arrive_before_the_answer_in_http2_too() {
+    let server = Scripted::start().await;
+    let lab = lab(&server, true).await;
+    let (_connection, mut answer, mut peer) = asked_in_http2(&lab, &server).await;
+    for link in ["</a.css>; rel=preload", "</b.js>; rel=preload"] {
+        let hostile = "Connection: close, X-Hop\r\nX-Hop: 1\r\nContent-Length: 100\r\n";
+        peer.say(&hint(&format!("Link: {link}\r\n{hostile}"))).await;
+        let fields = hint_of(&mut answer).await.unwrap();
+        assert_eq!(fields.len(), 1, "{fields:?}");
+        assert_eq!(fields["link"], link);
+    }
+    peer.say(ANSWER).await;
+    assert!(hint_of(&mut answer).await.is_none());
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert!(!answer.headers().contains_key("link"));
+}
+
+#[tokio::test]
+async fn no_hint_goes_in_http2_where_the_route_does_not_say_so() {
+    let server = Scripted::start().await;
+    let lab = lab(&server, false).await;
+    let (_connection, mut answer, mut peer) = asked_in_http2(&lab, &server).await;
+    peer.say(&(hint("Link: </a>\r\n") + ANSWER)).await;
+    assert!(hint_of(&mut answer).await.is_none());
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_looks_for_no_hint_finds_the_answer() {
     let server = Scripted::start().await;
     let lab = lab(&server, true).await;
     let device = lab.device();

@@ -1,6 +1,8 @@
 //! Answers as they come: events before the end, trailers behind it.
 
-use futures_util::future::join;
+use bytes::Bytes;
+use futures_util::future::{join, poll_fn};
+use h2::Reason;
 use http_body_util::BodyExt;
 use hyper::{Method, body};
 
@@ -31,7 +33,7 @@ async fn begun(
     (client, response.unwrap().into_body(), peer)
 }
 
-async fn frame(body: &mut body::Incoming) -> Option<body::Frame<bytes::Bytes>> {
+async fn frame(body: &mut body::Incoming) -> Option<body::Frame<Bytes>> {
     let frame = tokio::time::timeout(PATIENCE, body.frame());
     frame.await.expect("nothing comes").map(Result::unwrap)
 }
@@ -82,5 +84,35 @@ async fn trailers_reach_those_who_take_them() {
             .as_ref()
             .and_then(|trailers| trailers.get("x-checksum"));
         assert_eq!(checksum.is_some(), arrive, "{protocol:?} {fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_its_client_gives_up_is_not_taken_for_whole() {
+    // The second way, the rest of it is sent while the answer is on its way.
+    for answers_early in [false, true] {
+        let server = Scripted::start().await;
+        let lab = Config::x509().tables(&server.tables()).start().await;
+        let mut connection = lab.device().multiplex().await.unwrap();
+        let request = connection.request(Method::POST, None, "/raw/m", &[]);
+        poll_fn(|cx| connection.sender.poll_ready(cx))
+            .await
+            .unwrap();
+        let (answer, mut stream) = connection.sender.send_request(request, false).unwrap();
+        stream.send_data(Bytes::from_static(b"ab"), false).unwrap();
+        let mut peer = server.accept().await;
+        peer.head().await;
+        assert_eq!(peer.bytes(7).await, b"2\r\nab\r\n");
+        let answer = if answers_early {
+            peer.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+                .await;
+            Some(answer.await.unwrap())
+        } else {
+            None
+        };
+        stream.send_reset(Reason::CANCEL);
+        // Without another byte: the last chunk would say that this was all.
+        peer.closed().await;
+        drop(answer);
     }
 }

@@ -1,0 +1,426 @@
+//! HTTP/2 (RFC 9113) with clients: each request in a task of its own, and the streams of tunnels
+//! (RFC 8441). The protocol is h2's; here is what a request makes of its stream.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http_body::{Body, Frame, SizeHint};
+use hyper::header::{CONTENT_LENGTH, DATE};
+use hyper::http::response;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+use super::body::{AnswerBody, ClientBody};
+use super::early_hints::Interim;
+use super::handler::{self, Received};
+use super::tunnel::Upgrade;
+use super::{Session, date};
+
+/// Most bytes of bodies that a client may send before they are read, of one request and of all.
+const WINDOW: u32 = 1 << 20;
+
+/// Most bytes of answers that wait in each stream for the client to take them.
+const MOST_WAITING: usize = 400 << 10;
+
+/// Streams that a client may have the gateway reset for its own errors, before it is taken for an
+/// attacker (CVE-2025-8671).
+const MOST_RESET: usize = 1024;
+
+/// One client's connection. Ends when that does.
+pub(super) struct Serving<IO> {
+    state: State<IO>,
+    session: Arc<Session>,
+    is_finishing: bool,
+}
+
+enum State<IO> {
+    Opening(Handshake<IO, Bytes>),
+    Open(Connection<IO, Bytes>),
+}
+
+impl<IO> Serving<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn new(io: IO, session: Arc<Session>) -> Self {
+        let limits = session.edge.rules.limits;
+        let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+        let opening = Builder::new()
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buffer_size(MOST_WAITING)
+            .max_local_error_reset_streams(Some(MOST_RESET))
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(list)
+            // RFC 8441: WebSockets in streams of this connection.
+            .enable_connect_protocol()
+            .handshake(io);
+        Self {
+            state: State::Opening(opening),
+            session,
+            is_finishing: false,
+        }
+    }
+
+    /// Takes no request any more but those that are on their way (RFC 9113 §6.8).
+    pub(super) fn finish(&mut self) {
+        self.is_finishing = true;
+        if let State::Open(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+}
+
+impl<IO> Future for Serving<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = Result<(), h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.state {
+                State::Opening(opening) => {
+                    let mut connection = ready!(Pin::new(opening).poll(cx))?;
+                    if self.is_finishing {
+                        connection.graceful_shutdown();
+                    }
+                    self.state = State::Open(connection);
+                }
+                State::Open(connection) => match ready!(connection.poll_accept(cx)).transpose()? {
+                    Some((request, respond)) => {
+                        let (request, tunnel) = received(request);
+                        let session = Arc::clone(&self.session);
+                        tokio::spawn(exchange(session, request, respond, tunnel));
+                    }
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+    }
+}
+
+/// One request and its answer. If the client gives its stream up, so is whatever is done about it.
+async fn exchange(
+    session: Arc<Session>,
+    mut request: Box<Received<'_>>,
+    mut respond: SendResponse<Bytes>,
+    tunnel: Option<Waiting>,
+) {
+    let interim = Interim::default();
+    request.interim = Some(&interim);
+    // On the heap, so that the task is small.
+    let answer = Box::pin(handler::answer(&session, request));
+    let Some(answer) = unless_reset(answer, &mut respond, &interim).await else {
+        return;
+    };
+    let (head, mut body) = answer.into_parts();
+    let sent = match begin(head, &body, &mut respond, tunnel) {
+        Ok(Some(mut stream)) => send_body(&mut body, &mut stream).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a stream ended early");
+    }
+}
+
+/// What waits for the stream of a tunnel.
+type Waiting = (RecvStream, oneshot::Sender<Stream>);
+
+/// The request as it is handled. The stream of a CONNECT is no body, but what a tunnel would be made of.
+fn received<'a>(request: Request<RecvStream>) -> (Box<Received<'a>>, Option<Waiting>) {
+    let (head, stream) = request.into_parts();
+    let (body, upgrade, tunnel) = if head.method == Method::CONNECT {
+        let (sender, receiver) = oneshot::channel();
+        let upgrade = Some(Upgrade::Http2(receiver));
+        (ClientBody::None, upgrade, Some((stream, sender)))
+    } else {
+        let body = ClientBody::Http2(Incoming::new(stream, &head.headers));
+        (body, None, None)
+    };
+    let received = Received {
+        head,
+        body,
+        upgrade,
+        interim: None,
+    };
+    (Box::new(received), tunnel)
+}
+
+/// The answer, before which `interim` is sent; `None` if the client has given up waiting.
+async fn unless_reset(
+    answer: impl Future<Output = Response<AnswerBody>>,
+    respond: &mut SendResponse<Bytes>,
+    interim: &Interim,
+) -> Option<Response<AnswerBody>> {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        if let Some(fields) = interim.take() {
+            let mut hint = Response::new(());
+            *hint.status_mut() = StatusCode::EARLY_HINTS;
+            *hint.headers_mut() = fields;
+            // What it is advice for follows.
+            let _ = respond.send_informational(hint);
+        }
+        respond.poll_reset(cx).map(|_| None)
+    })
+    .await
+}
+
+/// Sends the head of an answer; where its body goes, if it has one.
+fn begin(
+    mut head: response::Parts,
+    body: &AnswerBody,
+    respond: &mut SendResponse<Bytes>,
+    tunnel: Option<Waiting>,
+) -> Result<Option<SendStream<Bytes>>, h2::Error> {
+    let fields = &mut head.headers;
+    fields.entry(DATE).or_insert_with(date::now);
+    if let Some((recv, waiting)) = tunnel
+        && head.status.is_success()
+    {
+        // RFC 9110 §8.6.
+        fields.remove(CONTENT_LENGTH);
+        let send = respond.send_response(Response::from_parts(head, ()), false)?;
+        // Dropped, it resets the stream.
+        let _ = waiting.send(Stream::new(send, recv));
+        return Ok(None);
+    }
+    let is_empty = body.is_end_stream();
+    if !is_empty && let Some(length) = body.size_hint().exact() {
+        let said = fields.entry(CONTENT_LENGTH);
+        said.or_insert_with(|| length.into());
+    }
+    match respond.send_response(Response::from_parts(head, ()), is_empty) {
+        Ok(stream) => Ok((!is_empty).then_some(stream)),
+        Err(error) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            Err(error)
+        }
+    }
+}
+
+/// A part of a body. Small, since there is room for one in each task.
+enum Part {
+    /// `true` if it is the last.
+    Data(Bytes, bool),
+    Trailers(Box<HeaderMap>),
+    /// There is no other.
+    End,
+    /// The rest will not come.
+    Failed,
+}
+
+/// Sends a body as its client takes it.
+async fn send_body(body: &mut AnswerBody, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+    loop {
+        match next(body, stream).await? {
+            Part::Data(data, is_last) => {
+                if !data.is_empty() {
+                    room(stream).await?;
+                }
+                stream.send_data(data, is_last)?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+            Part::Trailers(trailers) => return stream.send_trailers(*trailers),
+            Part::End => return stream.send_data(Bytes::new(), true),
+            Part::Failed => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The next part of `body`, unless the client says that it wants none.
+async fn next(body: &mut AnswerBody, stream: &mut SendStream<Bytes>) -> Result<Part, h2::Error> {
+    poll_fn(|cx| {
+        if let Poll::Ready(reason) = stream.poll_reset(cx)? {
+            return Poll::Ready(Err(reason.into()));
+        }
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        Poll::Ready(Ok(match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => Part::Data(data, body.is_end_stream()),
+            Some(Ok(Err(frame))) => frame
+                .into_trailers()
+                .map_or(Part::End, |trailers| Part::Trailers(Box::new(trailers))),
+            Some(Err(_)) => Part::Failed,
+            None => Part::End,
+        }))
+    })
+    .await
+}
+
+/// Waits until the client takes more. No more than a byte is asked for, and only once there is
+/// something to send: what one stream holds of the connection's window, others cannot have.
+async fn room(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+    stream.reserve_capacity(1);
+    poll_fn(|cx| {
+        if let Poll::Ready(reason) = stream.poll_reset(cx)? {
+            return Poll::Ready(Err(reason.into()));
+        }
+        poll_room(stream, cx).map_ok(drop)
+    })
+    .await
+}
+
+fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize, h2::Error>> {
+    loop {
+        match stream.capacity() {
+            // It says once that there is some.
+            0 => match ready!(stream.poll_capacity(cx)).transpose()? {
+                Some(_) => {}
+                None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+            },
+            room => return Poll::Ready(Ok(room)),
+        }
+    }
+}
+
+/// A request's body as it comes.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    stream: RecvStream,
+    /// How much is still to come, if that has been said.
+    left: Option<u64>,
+}
+
+impl Incoming {
+    fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
+        // h2 counts that it is as long.
+        let said = || fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let left = if stream.is_end_stream() {
+            Some(0)
+        } else {
+            said()
+        };
+        Self { stream, left }
+    }
+
+    pub(super) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        let data = ready!(self.stream.poll_data(cx)).transpose()?;
+        if let Some(data) = &data {
+            let length = data.len();
+            // If it fails, the stream has ended.
+            let _ = self.stream.flow_control().release_capacity(length);
+            self.left = self.left.map(|left| left.saturating_sub(length as u64));
+        }
+        Poll::Ready(data.map(Ok))
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A stream that has become a tunnel (RFC 8441 §5).
+#[derive(Debug)]
+pub(super) struct Stream {
+    send: SendStream<Bytes>,
+    recv: RecvStream,
+    /// What has come and has not been read.
+    unread: Bytes,
+}
+
+impl Stream {
+    fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
+        Self {
+            send,
+            recv,
+            unread: Bytes::new(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(data)) => self.unread = data,
+                Some(Err(error)) if is_farewell(&error) => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.unread.len().min(buf.remaining());
+        buf.put_slice(self.unread.chunk().get(..length).unwrap_or_default());
+        self.unread.advance(length);
+        if self.unread.is_empty() {
+            // It lets go of what it was a part of.
+            drop(mem::take(&mut self.unread));
+        }
+        // If it fails, the stream has ended.
+        let _ = self.recv.flow_control().release_capacity(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.send.reserve_capacity(buf.len());
+        let room = ready!(poll_room(&mut self.send, cx)).map_err(broken)?;
+        let data = buf.get(..room.min(buf.len())).unwrap_or_default();
+        let sent = self.send.send_data(Bytes::copy_from_slice(data), false);
+        Poll::Ready(sent.map(|()| data.len()).map_err(broken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection does, in its own time.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = self.send.send_data(Bytes::new(), true);
+        Poll::Ready(ended.map_err(broken))
+    }
+}
+
+/// Whether a client has let go of its stream, with no complaint.
+fn is_farewell(error: &h2::Error) -> bool {
+    matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL))
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        return error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::Other.into());
+    }
+    io::Error::new(io::ErrorKind::BrokenPipe, error)
+}
