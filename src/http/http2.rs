@@ -99,7 +99,9 @@ where
                     Some((request, respond)) => {
                         let (request, tunnel) = received(request);
                         let session = Arc::clone(&self.session);
-                        tokio::spawn(exchange(session, request, respond, tunnel));
+                        let exchange = exchange(session, request, respond, tunnel);
+                        // On the heap first: a task moves what it is made of several times.
+                        tokio::spawn(Box::pin(exchange));
                     }
                     None => return Poll::Ready(Ok(())),
                 },
@@ -117,8 +119,7 @@ async fn exchange(
 ) {
     let interim = Interim::default();
     request.interim = Some(&interim);
-    // On the heap, so that the task is small.
-    let answer = Box::pin(handler::answer(&session, request));
+    let answer = pin!(handler::answer(&session, request));
     let Some(answer) = unless_reset(answer, &mut respond, &interim).await else {
         return;
     };
@@ -158,11 +159,10 @@ fn received<'a>(request: Request<RecvStream>) -> (Box<Received<'a>>, Option<Wait
 
 /// The answer, before which `interim` is sent; `None` if the client has given up waiting.
 async fn unless_reset(
-    answer: impl Future<Output = Response<AnswerBody>>,
+    mut answer: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
     respond: &mut SendResponse<Bytes>,
     interim: &Interim,
 ) -> Option<Response<AnswerBody>> {
-    let mut answer = pin!(answer);
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
