@@ -90,7 +90,12 @@ async fn trailers_reach_those_who_take_them() {
 #[tokio::test]
 async fn a_body_that_its_client_gives_up_is_not_taken_for_whole() {
     // The second way, the rest of it is sent while the answer is on its way.
-    for answers_early in [false, true] {
+    for (answers_early, reason) in [
+        (false, Reason::CANCEL),
+        (false, Reason::NO_ERROR),
+        (true, Reason::CANCEL),
+        (true, Reason::NO_ERROR),
+    ] {
         let server = Scripted::start().await;
         let lab = Config::x509().tables(&server.tables()).start().await;
         let mut connection = lab.device().multiplex().await.unwrap();
@@ -110,7 +115,7 @@ async fn a_body_that_its_client_gives_up_is_not_taken_for_whole() {
         } else {
             None
         };
-        stream.send_reset(Reason::CANCEL);
+        stream.send_reset(reason);
         // Without another byte: the last chunk would say that this was all.
         peer.closed().await;
         drop(answer);
