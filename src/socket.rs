@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -18,6 +19,17 @@ impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self(stream)
     }
+}
+
+/// Moves into `buf` what was read before anybody had room for it; how many bytes of it.
+pub(crate) fn hand_over(unread: &mut Bytes, buf: &mut ReadBuf<'_>) -> usize {
+    let length = unread.len().min(buf.remaining());
+    buf.put_slice(&unread.split_to(length));
+    if unread.is_empty() {
+        // It lets go of what it was a part of.
+        *unread = Bytes::new();
+    }
+    length
 }
 
 impl AsyncRead for Socket {

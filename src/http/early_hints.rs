@@ -21,7 +21,9 @@ use crate::upstream::OnInterim;
 /// Most interim answers to one request, and how many may wait to be passed on.
 const MOST: usize = 8;
 
-/// Most bytes of one. A client holds it in memory before it knows what it is for.
+const STATUS_LINE: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
+
+/// Most bytes of one in HTTP/1.1. A client holds it in memory before it knows what it is for.
 const MOST_BYTES: usize = 8 * 1024;
 
 /// The fields of an interim answer to the client, between the request that it is for and the stream.
@@ -134,12 +136,13 @@ fn hint(fields: &HeaderMap, rules: &FieldRules) -> Option<HeaderMap> {
     let lines = fields
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);
-    (!fields.is_empty() && lines.sum::<usize>() <= MOST_BYTES).then_some(fields)
+    let bytes = STATUS_LINE.len() + lines.sum::<usize>() + 2;
+    (!fields.is_empty() && bytes <= MOST_BYTES).then_some(fields)
 }
 
 /// The head of HTTP/1.1 that says `fields`.
 pub(super) fn encode(fields: &HeaderMap) -> Bytes {
-    let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    let mut head = STATUS_LINE.to_vec();
     // Their types have looked at each name and value: none of them holds a line break.
     for (name, value) in fields {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {

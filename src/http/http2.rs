@@ -3,12 +3,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http_body::{Body, Frame, SizeHint};
@@ -23,6 +22,7 @@ use super::early_hints::Interim;
 use super::handler::{self, Received};
 use super::tunnel::Upgrade;
 use super::{Session, date};
+use crate::socket::hand_over;
 
 /// Most bytes of bodies that a client may send before they are read, of one request and of all.
 const WINDOW: u32 = 1 << 20;
@@ -142,7 +142,10 @@ fn received<'a>(request: Request<RecvStream>) -> (Box<Received<'a>>, Option<Wait
     let (head, stream) = request.into_parts();
     let (body, upgrade, tunnel) = if head.method == Method::CONNECT {
         let (sender, receiver) = oneshot::channel();
-        let upgrade = Some(Upgrade::Http2(receiver));
+        // What it has announced as a body would be frames to one reader and none to another.
+        let length = head.headers.get(CONTENT_LENGTH);
+        let has_body = length.is_some_and(|length| length != "0");
+        let upgrade = (!has_body).then_some(Upgrade::Http2(receiver));
         (ClientBody::None, upgrade, Some((stream, sender)))
     } else {
         let body = ClientBody::Http2(Incoming::new(stream, &head.headers));
@@ -371,13 +374,7 @@ impl AsyncRead for Stream {
                 None => return Poll::Ready(Ok(())),
             }
         }
-        let length = self.unread.len().min(buf.remaining());
-        buf.put_slice(self.unread.chunk().get(..length).unwrap_or_default());
-        self.unread.advance(length);
-        if self.unread.is_empty() {
-            // It lets go of what it was a part of.
-            drop(mem::take(&mut self.unread));
-        }
+        let length = hand_over(&mut self.unread, buf);
         // If it fails, the stream has ended.
         let _ = self.recv.flow_control().release_capacity(length);
         Poll::Ready(Ok(()))

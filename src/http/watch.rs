@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 use super::early_hints::{self, Interim};
 use super::head_scan::{HeadScan, Offence};
 use super::{Limits, Protocol};
+use crate::socket::hand_over;
 
 /// What has happened on a connection. All of it runs on one core, so `Relaxed` is enough.
 #[derive(Debug, Default)]
@@ -502,8 +503,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.put_back.is_empty() {
-            let length = self.put_back.len().min(buf.remaining());
-            buf.put_slice(&self.put_back.split_to(length));
+            hand_over(&mut self.put_back, buf);
             return Poll::Ready(Ok(()));
         }
         if self.is_dry() {

@@ -30,6 +30,7 @@ use upload::{Stop, Upload};
 
 use super::common_fields::CommonFields;
 use super::connect::Link;
+use crate::socket::hand_over;
 
 /// So much is read at a time while a head is waited for.
 const HEAD_READ: usize = 8 << 10;
@@ -293,12 +294,7 @@ impl AsyncRead for Switched {
         if self.input.is_empty() {
             return Pin::new(&mut self.link).poll_read(cx, buf);
         }
-        let length = self.input.len().min(buf.remaining());
-        buf.put_slice(&self.input.split_to(length));
-        if self.input.is_empty() {
-            // It lets go of what it was a part of.
-            self.input = Bytes::new();
-        }
+        hand_over(&mut self.input, buf);
         Poll::Ready(Ok(()))
     }
 }

@@ -144,6 +144,7 @@ async fn an_opening_that_is_not_as_it_should_be_is_refused() {
         (Some("websocket"), &[version, version], 426),
         (Some("connect-udp"), &[version], 405),
         (Some("WebSocket2"), &[version], 405),
+        (Some("websocket"), &[version, ("content-length", "5")], 400),
     ] {
         let request = connection.request(Method::CONNECT, protocol, "/ws/m", fields);
         let (answer, _) = connection.send(request).await.unwrap();
