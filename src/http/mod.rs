@@ -9,6 +9,7 @@ mod assertion;
 mod body;
 mod certificate;
 mod date;
+mod decide;
 mod drive;
 mod early_hints;
 mod exchange;
