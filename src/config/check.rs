@@ -214,6 +214,14 @@ fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicie
         }
         let mut settings = policy(&section, inherited, mode, base);
         settings.server_names = patterns(&section, "server_names");
+        for other in &policies {
+            for name in &settings.server_names {
+                if other.server_names.contains(name) {
+                    let message = format!("\"{name}\" is of policy \"{}\" already", other.name);
+                    section.problem("server_names", message);
+                }
+            }
+        }
         section.finish();
         policies.push(settings);
     }

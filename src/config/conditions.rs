@@ -7,6 +7,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 
 use super::document::Section;
 use super::value::{Raw, list, one_of, text};
+use crate::host::HostPattern;
 use crate::route::{Conditions, HeaderCondition, PathMatch, Pattern, Route, normalise};
 
 /// How a route's `path` is compared.
@@ -97,13 +98,12 @@ fn header(entry: &str) -> Result<HeaderCondition, String> {
     Ok(HeaderCondition { name, value })
 }
 
-/// What no two routes may have in common, but for methods.
+/// What routes have in common that may get in each other's way.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Place {
     path: String,
-    hosts: String,
-    listeners: Vec<String>,
     headers: String,
+    listeners: usize,
 }
 
 impl Place {
@@ -113,28 +113,56 @@ impl Place {
         headers.sort();
         Self {
             path: route.path.shape(),
-            hosts: format!("{:?}", route.hosts),
-            listeners: route.listeners.clone(),
             headers: headers.concat(),
+            // One for fewer of them goes first.
+            listeners: route.listeners.len(),
         }
     }
 }
 
-/// The places that are taken, with the methods of each route there.
+/// The places that are taken, and by which routes.
 #[derive(Debug, Default)]
-pub(super) struct Places(HashMap<Place, Vec<Vec<Method>>>);
+pub(super) struct Places(HashMap<Place, Vec<Occupant>>);
+
+/// What else of a route says whether another may stand beside it.
+#[derive(Debug)]
+struct Occupant {
+    name: String,
+    hosts: Vec<HostPattern>,
+    listeners: Vec<String>,
+    methods: Vec<Method>,
+}
+
+impl Occupant {
+    /// Whether there are requests for which neither goes before the other.
+    fn is_in_the_way_of(&self, other: &Self) -> bool {
+        share(&self.hosts, &other.hosts)
+            && share(&self.listeners, &other.listeners)
+            && share(&self.methods, &other.methods)
+    }
+}
+
+/// Whether both hold for everything, or the same thing is named by both.
+fn share<T: PartialEq>(these: &[T], those: &[T]) -> bool {
+    let are_both_any = these.is_empty() && those.is_empty();
+    are_both_any || these.iter().any(|this| those.contains(this))
+}
 
 impl Places {
-    /// Takes the route's place, and says whether it was free.
-    pub(super) fn take(&mut self, route: &Route) -> bool {
-        let methods = &route.conditions.methods;
-        let others = self.0.entry(Place::of(route)).or_default();
-        let shared = |other: &Vec<Method>| {
-            let both_any = methods.is_empty() && other.is_empty();
-            both_any || methods.iter().any(|method| other.contains(method))
+    /// Takes the route's place, and yields the name of the route that is there already, if any.
+    pub(super) fn take(&mut self, route: &Route) -> Option<String> {
+        let occupant = Occupant {
+            name: route.name.clone(),
+            hosts: route.hosts.clone(),
+            listeners: route.listeners.clone(),
+            methods: route.conditions.methods.clone(),
         };
-        let is_free = !others.iter().any(shared);
-        others.push(methods.clone());
-        is_free
+        let others = self.0.entry(Place::of(route)).or_default();
+        let other = others
+            .iter()
+            .find(|other| other.is_in_the_way_of(&occupant));
+        let other = other.map(|other| other.name.clone());
+        others.push(occupant);
+        other
     }
 }

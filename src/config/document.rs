@@ -110,6 +110,7 @@ impl<'a> Document<'a> {
             document: self,
             path: String::new(),
             table: Some(table),
+            start: None,
             declared: RefCell::default(),
         }
     }
@@ -153,6 +154,8 @@ pub(super) struct Section<'s, 'a> {
     document: &'s Document<'a>,
     path: String,
     table: Option<&'s DeTable<'a>>,
+    /// Where the table begins, or the next one around it that is there.
+    start: Option<usize>,
     declared: RefCell<Vec<String>>,
 }
 
@@ -237,6 +240,7 @@ impl<'s, 'a> Section<'s, 'a> {
             document: self.document,
             path: self.key(name),
             table,
+            start: self.span(name).or(self.start),
             declared: RefCell::default(),
         }
     }
@@ -269,7 +273,7 @@ impl<'s, 'a> Section<'s, 'a> {
     /// Notes that `name` is wrong for a reason that reading it alone did not show.
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
         let place = self.find_variable(&self.key(name)).map_or_else(
-            || self.document.place(self.span(name)),
+            || self.document.place(self.span(name).or(self.start)),
             |(variable, _)| format!("environment variable {variable}"),
         );
         self.document.problem(place, self.key(name), message.into());

@@ -43,8 +43,10 @@ pub(super) fn routes(
             continue;
         };
         settle_listeners(&section, &mut route, listeners);
-        if !places.take(&route) {
-            let message = "another route has the same path, hosts, listeners and conditions";
+        if let Some(other) = places.take(&route) {
+            let message = format!(
+                "routes.{other} has the same path and conditions for the same host and listener"
+            );
             section.problem("path", message);
         }
         section.finish();
@@ -56,7 +58,7 @@ pub(super) fn routes(
             continue;
         };
         let route = of_listener(routes.len(), &listener.name, redirect.clone(), shared);
-        if !places.take(&route) {
+        if places.take(&route).is_some() {
             let message = "leaves nothing to a route for everything on this listener";
             let key = format!("{}.redirect", listener.name);
             root.section("listeners").problem(&key, message);

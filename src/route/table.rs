@@ -1,5 +1,6 @@
 //! Which of a listener's routes a request takes: of those whose host, path and conditions it meets,
-//! the one that is the most specific about the host, then the path, then has the most conditions.
+//! the one that is the most specific about the host, then the path, then has the most conditions, then
+//! is for the fewest listeners.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub enum NotFound {
     Method(Vec<Method>),
 }
 
-/// The routes of one listener: most specific path first, and of the same path, most conditions.
+/// The routes of one listener: most specific path first, of the same path, most conditions, and of as
+/// many, fewest listeners.
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
@@ -53,7 +55,15 @@ impl RouteTable {
             route.listeners.is_empty() || route.listeners.iter().any(|name| name == listener)
         };
         let mut routes: Vec<_> = all.iter().filter(serves).cloned().collect();
-        let rank = |route: &Arc<Route>| (route.path.rank(), route.conditions.count());
+        let rank = |route: &Arc<Route>| {
+            let listeners = match route.listeners.len() {
+                0 => usize::MAX,
+                some => some,
+            };
+            let said = (route.path.rank(), route.conditions.count());
+            (said, Reverse(listeners))
+        };
+        // Of two that say as much, the first stays so: they come in the order of their names.
         routes.sort_by_cached_key(|route| Reverse(rank(route)));
         Self { routes }
     }
