@@ -1,11 +1,11 @@
-//! What stands in a request: path, query, `Authorization`, and the head on the wire. Nothing
-//! panics; a normal path stays as it is; no credential stays in a forwarded query; a head means the
-//! same however it is split.
+//! What stands in a request: path, query, `Authorization`, and requests on the wire. Nothing
+//! panics; a normal path stays as it is; no credential stays in a forwarded query; requests
+//! mean the same however they are split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::credential::{ForwardedQuery, Presented, split_credentials};
-use portcullis::http::HeadScan;
+use portcullis::http::RequestScan;
 use portcullis::route::normalise;
 
 fuzz_target!(|data: &[u8]| {
@@ -29,11 +29,11 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn whole_and_split(data: &[u8]) {
-    let mut whole = HeadScan::default();
+    let mut whole = RequestScan::default();
     whole.feed(data);
     let cut = data.first().map_or(0, |first| usize::from(*first) % data.len());
     let (front, back) = data.split_at(cut);
-    let mut split = HeadScan::default();
+    let mut split = RequestScan::default();
     split.feed(front);
     split.feed(back);
     assert_eq!(whole.offence(), split.offence());

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use hyper::header::CONTENT_LENGTH;
 use hyper::http::response;
 use hyper::{HeaderMap, Response, StatusCode};
 
-use super::body::{AnswerBody, Upload};
+use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::field_rules::Author;
 use super::headers::{self, X_REQUEST_ID};
@@ -18,8 +18,6 @@ use crate::upstream::ResponseBody;
 pub(super) struct Answer {
     head: response::Parts,
     content: Content,
-    /// The body of the request, which may still be on its way.
-    upload: Option<Arc<Upload>>,
     route: Arc<Route>,
 }
 
@@ -28,29 +26,35 @@ enum Content {
     Own(Bytes),
     Upstreams(ResponseBody),
     /// The upstream's, after which another protocol is spoken.
-    Switch,
+    Switch {
+        server: String,
+    },
 }
 
 impl Content {
+    /// Whose it is, if not our own.
+    fn server(&self) -> Option<&str> {
+        match self {
+            Self::Own(_) => None,
+            Self::Upstreams(content) => Some(content.server()),
+            Self::Switch { server } => Some(server),
+        }
+    }
+
     fn author(&self) -> Author {
         match self {
             Self::Own(_) => Author::Gateway,
-            Self::Upstreams(_) | Self::Switch => Author::Upstream,
+            Self::Upstreams(_) | Self::Switch { .. } => Author::Upstream,
         }
     }
 }
 
 impl Answer {
-    pub(super) fn of_upstream(
-        response: Response<ResponseBody>,
-        upload: Option<Arc<Upload>>,
-        route: Arc<Route>,
-    ) -> Self {
+    pub(super) fn of_upstream(response: Response<ResponseBody>, route: Arc<Route>) -> Self {
         let (head, content) = response.into_parts();
         Self {
             head,
             content: Content::Upstreams(content),
-            upload,
             route,
         }
     }
@@ -60,17 +64,15 @@ impl Answer {
         Self {
             head,
             content: Content::Own(content),
-            upload: None,
             route,
         }
     }
 
     /// The upstream's word that another protocol is spoken from here on.
-    pub(super) fn switched(head: response::Parts, route: Arc<Route>) -> Self {
+    pub(super) fn switched(head: response::Parts, server: String, route: Arc<Route>) -> Self {
         Self {
             head,
-            content: Content::Switch,
-            upload: None,
+            content: Content::Switch { server },
             route,
         }
     }
@@ -87,19 +89,17 @@ impl Answer {
         let Self {
             mut head,
             content,
-            upload,
             route,
         } = self;
         exchange.answered(head.status);
+        exchange.served_by(content.server());
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             headers::remove_hop_by_hop(&mut head.headers);
         }
         exchange.finish(&mut head.headers, content.author());
-        // The rest of the body would have to be told from the head of the next request.
-        let is_sent = upload.is_none_or(|upload| upload.has_ended());
-        if exchange.is_http1() && !is_sent {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+        if head.status == StatusCode::NO_CONTENT {
+            // RFC 9110 §8.6. In HTTP/2 a client would wait for what it announces.
+            head.headers.remove(CONTENT_LENGTH);
         }
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
@@ -113,7 +113,7 @@ impl Answer {
                 AnswerBody::own(Bytes::new(), exchange)
             }
             Content::Own(content) => AnswerBody::own(content, exchange),
-            Content::Switch => AnswerBody::own(Bytes::new(), exchange),
+            Content::Switch { .. } => AnswerBody::own(Bytes::new(), exchange),
         };
         Response::from_parts(head, body)
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -78,7 +78,6 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(super) struct Upload {
     sent: AtomicU64,
-    ended: AtomicBool,
     fault: OnceLock<Fault>,
 }
 
@@ -102,11 +101,6 @@ impl Upload {
     /// What was wrong with the body itself, if anything.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault.get().copied()
-    }
-
-    /// Whether all of it has been sent on.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -220,8 +214,6 @@ impl Drop for RequestBody {
         if self.is_end_stream() {
             self.progress.body_read();
         }
-        // Whoever sends it lets go of it with its last byte.
-        self.upload.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -254,6 +246,8 @@ impl Body for RequestBody {
 #[derive(Debug)]
 pub struct AnswerBody {
     content: Content,
+    /// Its end has been seen, or what has come in place of that.
+    is_over: bool,
     exchange: Box<Exchange>,
 }
 
@@ -278,7 +272,11 @@ impl AnswerBody {
     pub(super) fn own(bytes: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.hold(true);
         let content = Content::Own((!bytes.is_empty()).then_some(bytes));
-        Self { content, exchange }
+        Self {
+            content,
+            is_over: false,
+            exchange,
+        }
     }
 
     /// The upstream's answer, which may stand still for `patience` at a time.
@@ -295,7 +293,16 @@ impl AnswerBody {
         };
         Self {
             content: Content::Streamed(Box::new(streamed)),
+            is_over: false,
             exchange,
+        }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if !self.is_over && !self.is_end_stream() {
+            self.exchange.given_up();
         }
     }
 }
@@ -330,16 +337,23 @@ impl Body for AnswerBody {
             Content::Streamed(streamed) => streamed.poll(cx),
         };
         self.exchange.hold(polled.is_ready());
-        let frame = ready!(polled);
-        match &frame {
+        let mut frame = ready!(polled);
+        match &mut frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.exchange.sent(length);
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.exchange.trim(trailers);
+                }
             }
             Some(Err(_)) if self.exchange.is_overdue() => self.exchange.failed("overdue"),
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                self.exchange.failed("upstream_timeout");
+            }
             Some(Err(_)) => self.exchange.failed("upstream_broke_off"),
             None => {}
         }
+        self.is_over = !matches!(frame, Some(Ok(_)));
         Poll::Ready(frame)
     }
 

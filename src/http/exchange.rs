@@ -4,17 +4,25 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
-use super::field_rules::{Author, change_answer, changes};
+use super::field_rules::{Author, Direction, change_answer, changes, is_guarded};
 use super::shape::Shape;
 use super::target::Host;
 use super::{Protocol, Session};
 use crate::quota::Place;
 use crate::route::{Route, Target};
 use crate::telemetry::AccessRecord;
+
+/// The reason of requests whose client did not wait for the end of the answer.
+const GIVEN_UP: &str = "aborted";
+
+/// What is logged and counted as the status where nobody is there to get one, as nginx has it.
+fn given_up() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}
 
 /// Ends, and is logged, when it is dropped.
 #[derive(Debug)]
@@ -41,6 +49,7 @@ pub(crate) struct Exchange {
 struct Line {
     host: String,
     path: String,
+    server: Option<String>,
 }
 
 impl Exchange {
@@ -53,11 +62,10 @@ impl Exchange {
             method: head.method.clone(),
             route: None,
             shape: None,
-            // What a client sees that is gone before it is answered.
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: given_up(),
             bytes_out: 0,
             places: vec![],
-            reason: Some("aborted"),
+            reason: Some(GIVEN_UP),
             held: false,
             line: session.edge.access_log.is_some().then(Box::default),
             session: Arc::clone(session),
@@ -102,6 +110,22 @@ impl Exchange {
         }
     }
 
+    /// What of an upstream's trailers the client gets: nothing that ends at this hop, frames the answer or is
+    /// the gateway's to say, and nothing that the operator has replaced in its head.
+    pub(super) fn trim(&self, trailers: &mut HeaderMap) {
+        let replaced = |name: &HeaderName| {
+            self.shape
+                .as_ref()
+                .is_some_and(|shape| shape.replaces(name))
+        };
+        let names: Vec<HeaderName> = trailers.keys().cloned().collect();
+        for name in names {
+            if is_guarded(&name, Direction::Answer) || replaced(&name) {
+                trailers.remove(name);
+            }
+        }
+    }
+
     /// Counts for as long as it lasts.
     pub(super) fn counts(&mut self, place: Option<Place>) {
         self.places.extend(place);
@@ -130,9 +154,21 @@ impl Exchange {
         self.reason = None;
     }
 
+    /// Notes which server the answer is of.
+    pub(super) fn served_by(&mut self, server: Option<&str>) {
+        if let Some(line) = &mut self.line {
+            line.server = server.map(str::to_owned);
+        }
+    }
+
     /// Notes why the request was refused or failed.
     pub(super) fn failed(&mut self, reason: &'static str) {
         self.reason = Some(reason);
+    }
+
+    /// Notes that the client has not waited for the end of the answer, unless that is another's fault.
+    pub(super) fn given_up(&mut self) {
+        self.reason.get_or_insert(GIVEN_UP);
     }
 
     /// Notes whether more of the answer is there than its client has taken.
@@ -188,6 +224,7 @@ impl Exchange {
             status: self.status.as_u16(),
             bytes_out: self.bytes_out,
             duration_ms: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+            server: line.server.as_deref(),
             route: self.route.as_ref().map(|route| route.name.as_str()),
             cert_fp_sha256: connection.fingerprint(),
             reason: self.reason,

@@ -28,7 +28,7 @@ pub(super) async fn forward(
     route: &Arc<Route>,
     mut request: Box<Received<'_>>,
     common: &CommonFields,
-) -> Result<(Response<ResponseBody>, Arc<Upload>), Failure> {
+) -> Result<Response<ResponseBody>, Failure> {
     let upload: Arc<Upload> = Arc::default();
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
     let interim = request.interim;
@@ -55,7 +55,7 @@ pub(super) async fn forward(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::BadUpgrade);
     }
-    Ok((response, upload))
+    Ok(response)
 }
 
 /// As [`forward`], on a connection of its own that the answer may upgrade.

@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
@@ -23,6 +22,7 @@ use super::early_hints::Interim;
 use super::exchange::Exchange;
 use super::forward::{forward, open};
 use super::refusal::Failure;
+use super::request_scan::Offence;
 use super::tunnel::{Tunnel, Upgrade};
 use super::{Protocol, Session};
 use crate::access::Admission;
@@ -40,6 +40,8 @@ pub(super) struct Received<'a> {
     pub(super) upgrade: Option<Upgrade>,
     /// For what its client may have before the answer, if the connection has no place for that.
     pub(super) interim: Option<&'a Interim>,
+    /// What is wrong with its head, if that is known already.
+    pub(super) offence: Option<Offence>,
 }
 
 /// Answers one request of HTTP/1.1, whatever it is.
@@ -54,6 +56,7 @@ pub(super) fn handle(
         upgrade: head.extensions.remove().map(Upgrade::Http1),
         body: ClientBody::Http1(body),
         interim: None,
+        offence: None,
         head,
     });
     Box::pin(async move { Ok(answer(&session, request).await) })
@@ -72,6 +75,7 @@ pub(super) async fn answer(
         session.progress.upgrade(true);
     }
     let offence = session.progress.begin(!request.body.is_end_stream());
+    let offence = offence.or(request.offence);
     let mut exchange = Exchange::begin(session, &request.head);
     let passage = match offence {
         Some(offence) => Err(offence.into()),
@@ -80,7 +84,7 @@ pub(super) async fn answer(
     let answer = match passage {
         Ok(passage) => carry_out(session, passage, request, &exchange).await,
         Err(failure) => {
-            discard(session, request.body);
+            discard(session, request);
             Err(failure)
         }
     };
@@ -96,7 +100,12 @@ pub(super) async fn answer(
     };
     let is_unswitched =
         session.protocol == Protocol::Http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS;
-    if is_unswitched && session.progress.is_finishing() {
+    // The rest of a body would have to be told from the head of the next request.
+    let is_body_left = is_unswitched && session.progress.is_body_left();
+    if is_body_left {
+        session.progress.linger();
+    }
+    if is_body_left || is_unswitched && session.progress.is_finishing() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
@@ -150,43 +159,62 @@ async fn carry_out(
             common,
         } => {
             let sent = forward(&admission, session, &route, request, &common);
-            let (response, upload) = match exchange.deadline() {
+            let response = match exchange.deadline() {
                 None => sent.await?,
                 Some(deadline) => {
                     let sent = timeout_at(deadline, Box::pin(sent)).await;
                     sent.map_err(|_| Failure::Overdue)??
                 }
             };
-            Ok(Answer::of_upstream(response, Some(upload), route))
+            Ok(Answer::of_upstream(response, route))
         }
         Passage::Answered(answer) => {
-            discard(session, request.body);
+            discard(session, request);
             Ok(answer)
         }
     }
 }
 
-/// Lets the body of a refused HTTP/2 request run out, within bounds. Dropping it would reset the
-/// stream, and some clients then lose the answer (RFC 9113 §8.1). HTTP/1.1 sees to it itself.
-fn discard(session: &Session, mut body: ClientBody) {
-    const MOST: usize = 64 * 1024;
+/// Lets the body of a request that has its answer run out, within bounds. Dropping it would reset a
+/// stream of HTTP/2, and some clients then lose the answer (RFC 9113 §8.1); in HTTP/1.1 it would end the
+/// connection, which goes on so.
+fn discard(session: &Session, request: Box<Received<'_>>) {
     const LONGEST: Duration = Duration::from_secs(2);
-    if session.protocol == Protocol::Http1 || body.is_end_stream() {
+    let Received { head, mut body, .. } = *request;
+    let is_http1 = session.protocol == Protocol::Http1;
+    // RFC 9110 §10.1.1: whoever waits for leave to send it may send something else now.
+    let may_not_come = head.headers.contains_key(EXPECT);
+    if body.is_end_stream() || is_http1 && (may_not_come || body.size_hint().lower() > MOST_DROPPED)
+    {
         return;
     }
-    let rest = async move {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > MOST {
-                return;
-            }
+    let progress = Arc::clone(&session.progress);
+    progress.body_dropped();
+    session.edge.tasks.spawn(async move {
+        match tokio::time::timeout(LONGEST, run_out(&mut body)).await {
+            Ok(true) => progress.body_read(),
+            Ok(false) | Err(_) if is_http1 => progress.linger(),
+            Ok(false) | Err(_) => {}
         }
-    };
-    session
-        .edge
-        .tasks
-        .spawn(tokio::time::timeout(LONGEST, rest));
+    });
+}
+
+/// Most bytes of a body that are read for nothing.
+const MOST_DROPPED: u64 = 64 * 1024;
+
+/// Reads a body that nobody wants; whether it has ended.
+async fn run_out(body: &mut ClientBody) -> bool {
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return false;
+        };
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > MOST_DROPPED {
+            return false;
+        }
+    }
+    true
 }
 
 /// The client's side, once it has been answered. A body of the request would be frames to one reader and
@@ -217,18 +245,19 @@ async fn open_websocket(
             return Err(Failure::BadUpgrade);
         }
         Opened::Declined(response) => {
-            return Ok(Answer::of_upstream(response, None, Arc::clone(route)));
+            return Ok(Answer::of_upstream(response, Arc::clone(route)));
         }
     };
     if !opening.is_accepted(&head.headers) {
         return Err(Failure::BadUpgrade);
     }
+    let server = busy.server().to_owned();
     let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(route), places);
     let standing = admission.into_standing(route.demand());
     let run = tunnel.run(client, upstream, busy, standing);
     session.edge.tasks.spawn(run);
     opening.pass_on(&mut head);
-    Ok(Answer::switched(head, Arc::clone(route)))
+    Ok(Answer::switched(head, server, Arc::clone(route)))
 }
 
 /// Opens a WebSocket here, to take MQTT out of it (MQTT 5.0 §6).

@@ -11,16 +11,18 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http_body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_LENGTH, DATE};
+use hyper::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderValue};
 use hyper::http::response;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::body::{AnswerBody, ClientBody};
 use super::early_hints::Interim;
 use super::handler::{self, Received};
+use super::request_scan::Offence;
 use super::tunnel::Upgrade;
+use super::watch::Progress;
 use super::{Session, date};
 use crate::socket::hand_over;
 
@@ -97,9 +99,9 @@ where
                 }
                 State::Open(connection) => match ready!(connection.poll_accept(cx)).transpose()? {
                     Some((request, respond)) => {
-                        let (request, tunnel) = received(request);
+                        let (request, aside) = received(request);
                         let session = Arc::clone(&self.session);
-                        let exchange = exchange(session, request, respond, tunnel);
+                        let exchange = exchange(session, request, respond, aside);
                         // On the heap first: a task moves what it is made of several times.
                         tokio::spawn(Box::pin(exchange));
                     }
@@ -115,17 +117,18 @@ async fn exchange(
     session: Arc<Session>,
     mut request: Box<Received<'_>>,
     mut respond: SendResponse<Bytes>,
-    tunnel: Option<Waiting>,
+    aside: Aside,
 ) {
+    let Aside { tunnel, leave } = aside;
     let interim = Interim::default();
     request.interim = Some(&interim);
     let answer = pin!(handler::answer(&session, request));
-    let Some(answer) = unless_reset(answer, &mut respond, &interim).await else {
+    let Some(answer) = unless_reset(answer, &mut respond, &interim, leave).await else {
         return;
     };
     let (head, mut body) = answer.into_parts();
     let sent = match begin(head, &body, &mut respond, tunnel) {
-        Ok(Some(mut stream)) => send_body(&mut body, &mut stream).await,
+        Ok(Some(mut stream)) => send_body(&mut body, &mut stream, &session.progress).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -137,49 +140,96 @@ async fn exchange(
 /// What waits for the stream of a tunnel.
 type Waiting = (RecvStream, oneshot::Sender<Stream>);
 
-/// The request as it is handled. The stream of a CONNECT is no body, but what a tunnel would be made of.
-fn received<'a>(request: Request<RecvStream>) -> (Box<Received<'a>>, Option<Waiting>) {
-    let (head, stream) = request.into_parts();
-    let (body, upgrade, tunnel) = if head.method == Method::CONNECT {
-        let (sender, receiver) = oneshot::channel();
-        // What it has announced as a body would be frames to one reader and none to another.
-        let length = head.headers.get(CONTENT_LENGTH);
-        let has_body = length.is_some_and(|length| length != "0");
-        let upgrade = (!has_body).then_some(Upgrade::Http2(receiver));
-        (ClientBody::None, upgrade, Some((stream, sender)))
-    } else {
-        let body = ClientBody::Http2(Incoming::new(stream, &head.headers));
-        (body, None, None)
-    };
-    let received = Received {
-        head,
-        body,
-        upgrade,
-        interim: None,
-    };
-    (Box::new(received), tunnel)
+/// What a request's stream is asked for beside its answer.
+struct Aside {
+    tunnel: Option<Waiting>,
+    leave: Option<Leave>,
 }
 
-/// The answer, before which `interim` is sent; `None` if the client has given up waiting.
+/// Told when the body is wanted that a client sends once it may (RFC 9110 §10.1.1).
+type Leave = Arc<Notify>;
+
+/// The request as it is handled. The stream of a CONNECT is no body, but what a tunnel would be made of.
+fn received<'a>(request: Request<RecvStream>) -> (Box<Received<'a>>, Aside) {
+    let (head, stream) = request.into_parts();
+    let mut received = Box::new(Received {
+        body: ClientBody::None,
+        upgrade: None,
+        interim: None,
+        offence: None,
+        head,
+    });
+    let mut aside = Aside {
+        tunnel: None,
+        leave: None,
+    };
+    let fields = &received.head.headers;
+    if received.head.method == Method::CONNECT {
+        let (sender, receiver) = oneshot::channel();
+        // What it has announced as a body would be frames to one reader and none to another.
+        let length = fields.get(CONTENT_LENGTH);
+        let has_body = length.is_some_and(|length| length != "0");
+        received.upgrade = (!has_body).then_some(Upgrade::Http2(receiver));
+        aside.tunnel = Some((stream, sender));
+    } else if !stream.is_end_stream() {
+        let length = fields.get(CONTENT_LENGTH).map(length_of);
+        received.offence = matches!(length, Some(None)).then_some(Offence::Length);
+        aside.leave = waits_for_leave(fields).then(Leave::default);
+        received.body = ClientBody::Http2(Incoming {
+            stream,
+            left: length.flatten(),
+            leave: aside.leave.clone(),
+        });
+    }
+    (received, aside)
+}
+
+/// What a body is said to be long. h2 counts that it is, where it understands what was said.
+fn length_of(said: &HeaderValue) -> Option<u64> {
+    said.to_str().ok()?.parse().ok()
+}
+
+fn waits_for_leave(fields: &HeaderMap) -> bool {
+    let expected = fields.get(EXPECT);
+    expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The answer, before which `interim` is sent, and leave to send the body when that is wanted; `None` if the
+/// client has given up waiting.
 async fn unless_reset(
     mut answer: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
     respond: &mut SendResponse<Bytes>,
     interim: &Interim,
+    leave: Option<Leave>,
 ) -> Option<Response<AnswerBody>> {
+    // Whoever reads the body may do so in another task.
+    let mut wanted = leave.as_ref().map(|leave| Box::pin(leave.notified()));
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
+        if wanted
+            .as_mut()
+            .is_some_and(|wanted| wanted.as_mut().poll(cx).is_ready())
+        {
+            wanted = None;
+            inform(respond, StatusCode::CONTINUE, HeaderMap::new());
+        }
         if let Some(fields) = interim.take() {
-            let mut hint = Response::new(());
-            *hint.status_mut() = StatusCode::EARLY_HINTS;
-            *hint.headers_mut() = fields;
-            // What it is advice for follows.
-            let _ = respond.send_informational(hint);
+            inform(respond, StatusCode::EARLY_HINTS, fields);
         }
         respond.poll_reset(cx).map(|_| None)
     })
     .await
+}
+
+/// Sends what comes before an answer.
+fn inform(respond: &mut SendResponse<Bytes>, status: StatusCode, fields: HeaderMap) {
+    let mut word = Response::new(());
+    *word.status_mut() = status;
+    *word.headers_mut() = fields;
+    // What it goes before follows.
+    let _ = respond.send_informational(word);
 }
 
 /// Sends the head of an answer; where its body goes, if it has one.
@@ -227,14 +277,22 @@ enum Part {
 }
 
 /// Sends a body as its client takes it.
-async fn send_body(body: &mut AnswerBody, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+async fn send_body(
+    body: &mut AnswerBody,
+    stream: &mut SendStream<Bytes>,
+    progress: &Progress,
+) -> Result<(), h2::Error> {
     loop {
         match next(body, stream).await? {
-            Part::Data(data, is_last) => {
-                if !data.is_empty() {
-                    room(stream).await?;
+            Part::Data(data, true) if data.is_empty() => return stream.send_data(data, true),
+            Part::Data(mut data, is_last) => {
+                while !data.is_empty() {
+                    let room = room(stream, data.len()).await?;
+                    // However little it is, the client reads.
+                    progress.asked();
+                    let piece = data.split_to(room.min(data.len()));
+                    stream.send_data(piece, is_last && data.is_empty())?;
                 }
-                stream.send_data(data, is_last)?;
                 if is_last {
                     return Ok(());
                 }
@@ -268,15 +326,15 @@ async fn next(body: &mut AnswerBody, stream: &mut SendStream<Bytes>) -> Result<P
     .await
 }
 
-/// Waits until the client takes more. No more than a byte is asked for, and only once there is
-/// something to send: what one stream holds of the connection's window, others cannot have.
-async fn room(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
-    stream.reserve_capacity(1);
+/// Waits until the client takes more, `most` bytes or fewer, and how many. They are sent at once: what one
+/// stream holds of the connection's window, others cannot have.
+async fn room(stream: &mut SendStream<Bytes>, most: usize) -> Result<usize, h2::Error> {
+    stream.reserve_capacity(most);
     poll_fn(|cx| {
         if let Poll::Ready(reason) = stream.poll_reset(cx)? {
             return Poll::Ready(Err(reason.into()));
         }
-        poll_room(stream, cx).map_ok(drop)
+        poll_room(stream, cx)
     })
     .await
 }
@@ -303,24 +361,17 @@ pub(super) struct Incoming {
     stream: RecvStream,
     /// How much is still to come, if that has been said.
     left: Option<u64>,
+    leave: Option<Leave>,
 }
 
 impl Incoming {
-    fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
-        // h2 counts that it is as long.
-        let said = || fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        let left = if stream.is_end_stream() {
-            Some(0)
-        } else {
-            said()
-        };
-        Self { stream, left }
-    }
-
     pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if let Some(leave) = self.leave.take() {
+            leave.notify_one();
+        }
         let data = ready!(self.stream.poll_data(cx)).transpose()?;
         if let Some(data) = &data {
             let length = data.len();

@@ -16,19 +16,19 @@ mod exchange;
 mod field_rules;
 mod forward;
 mod handler;
-mod head_scan;
 mod headers;
 mod http2;
 mod limits;
 mod own_answer;
 mod presented;
 mod refusal;
+mod request_scan;
 mod shape;
 mod target;
 mod tunnel;
 mod watch;
 
-use std::fmt;
+use std::error::Error;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub use headers::{ends_here, is_identity, is_reserved};
 use target::UsualDestination;
 use watch::{Progress, Verdict, Watch, Watched};
 
-pub use head_scan::HeadScan;
+pub use request_scan::RequestScan;
 
 use crate::access::{Connection, Gate};
 use crate::assertion::Asserter;
@@ -262,7 +262,6 @@ pub async fn serve<IO>(
     let share = session.connection.id().share();
     let age = limits.age.map(|age| age.mul_f64(1.0 - share / 10.0));
     let deadlines = Deadlines {
-        protocol,
         watch: progress.watch(&Limits { age, ..limits }, protocol),
         limits,
         progress,
@@ -302,8 +301,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = deadlines.limits;
-    let session = Arc::clone(session);
-    let service = service_fn(move |request| handler::handle(Arc::clone(&session), request));
+    let its = Arc::clone(session);
+    let service = service_fn(move |request| handler::handle(Arc::clone(&its), request));
     let connection = http1::Builder::new()
         .max_headers(limits.header_count)
         .max_header_size(limits.header_bytes)
@@ -312,7 +311,7 @@ where
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = Box::new(connection);
-    let kept = deadlines.keep(Pin::new(&mut *connection), |connection| {
+    let kept = deadlines.keep(session, Pin::new(&mut *connection), |connection| {
         connection.graceful_shutdown();
     });
     if kept.await == Kept::Ended {
@@ -327,15 +326,16 @@ async fn serve_http2<IO>(io: Watched<IO>, session: Arc<Session>, mut deadlines: 
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = pin!(http2::Serving::new(io, session));
+    let connection = pin!(http2::Serving::new(io, Arc::clone(&session)));
     deadlines
-        .keep(connection, |connection| connection.get_mut().finish())
+        .keep(&session, connection, |connection| {
+            connection.get_mut().finish();
+        })
         .await;
 }
 
 /// The deadlines of one connection and what it must hear of meanwhile.
 struct Deadlines {
-    protocol: Protocol,
     limits: Limits,
     watch: Watch,
     progress: Arc<Progress>,
@@ -357,12 +357,13 @@ impl Deadlines {
     /// when a head or the reading of an answer takes too long, or the client does not go.
     async fn keep<C, E>(
         &mut self,
+        session: &Session,
         mut connection: Pin<&mut C>,
         finish: impl Fn(Pin<&mut C>),
     ) -> Kept
     where
         C: Future<Output = Result<(), E>>,
-        E: fmt::Display,
+        E: Error + 'static,
     {
         let progress = Arc::clone(&self.progress);
         let finish = |connection: Pin<&mut C>| {
@@ -397,9 +398,9 @@ impl Deadlines {
                 }
                 // After what ends it: it may use up the task's turn (tokio's cooperative budget), and
                 // nothing else is heard then but a tick that asks for none.
-                outcome = drive(connection.as_mut(), &self.progress, self.protocol) => {
+                outcome = drive(connection.as_mut(), &self.progress, session.protocol) => {
                     if let Err(error) = outcome {
-                        tracing::debug!(%error, "connection ended early");
+                        report(session, &error);
                     }
                     return Kept::Ended;
                 }
@@ -445,6 +446,21 @@ impl Deadlines {
     }
 }
 
+/// What is no HTTP is answered by the library that reads it, if at all, and is no request of ours.
+fn report(session: &Session, error: &(dyn Error + 'static)) {
+    let is_http1 = error.downcast_ref().is_some_and(hyper::Error::is_parse);
+    let is_http2 = error
+        .downcast_ref()
+        .is_some_and(|error: &h2::Error| error.is_library());
+    if is_http1 || is_http2 {
+        let remote = session.connection.remote();
+        session.edge.metrics.refused("malformed");
+        tracing::info!(%remote, reason = "malformed", "refused: {error}");
+    } else {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,7 +491,6 @@ mod tests {
             let (near, mut far) = tokio::io::duplex(8);
             let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
             let mut deadlines = Deadlines {
-                protocol: Protocol::Http1,
                 limits,
                 watch: progress.watch(&limits, Protocol::Http1),
                 progress,

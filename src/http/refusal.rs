@@ -14,8 +14,8 @@ use thiserror::Error;
 use super::body::AnswerBody;
 use super::exchange::Exchange;
 use super::field_rules::Author;
-use super::head_scan::Offence;
 use super::headers::{X_REQUEST_ID, ascii};
+use super::request_scan::Offence;
 use super::target::TargetError;
 use crate::access::Refusal;
 use crate::callout::Objection;
@@ -224,7 +224,7 @@ impl Failure {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
         }
-        if matches!(self, Self::Upstream(UpstreamError::Overloaded { .. })) {
+        if matches!(&self, Self::Upstream(error) if error.is_overload()) {
             // RFC 9110 §15.6.4.
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
@@ -266,10 +266,10 @@ fn wait(overrun: &Overrun) -> u64 {
 
 fn of_upstream(error: &UpstreamError) -> (StatusCode, &'static str) {
     match error {
-        UpstreamError::Unreachable { .. } | UpstreamError::Exchange { .. } => {
-            (StatusCode::BAD_GATEWAY, "bad_gateway")
-        }
-        UpstreamError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        _ if error.is_overload() => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        UpstreamError::Unreachable { .. }
+        | UpstreamError::Overloaded { .. }
+        | UpstreamError::Exchange { .. } => (StatusCode::BAD_GATEWAY, "bad_gateway"),
         UpstreamError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "gateway_timeout"),
     }
 }

@@ -1,7 +1,7 @@
 //! What a route makes of the head of every answer, whoever writes it: its operator's changes, and the
 //! word to pages of other origins.
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 
@@ -36,6 +36,12 @@ impl Shape {
             changes: changes(rules, session, Some(target), &head.method, request_id),
             leave: leave.unwrap_or(Leave::Nobody),
         }))
+    }
+
+    /// Whether what an upstream says by this name is not what the client gets.
+    pub(super) fn replaces(&self, name: &HeaderName) -> bool {
+        let mut changes = self.changes.iter();
+        changes.any(|change| change.replaces && change.name == *name)
     }
 
     /// Gives it to the head of an answer of `route`.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::early_hints::{self, Interim};
-use super::head_scan::{HeadScan, Offence};
+use super::request_scan::{Offence, RequestScan};
 use super::{Limits, Protocol};
 use crate::socket::hand_over;
 
@@ -27,10 +27,13 @@ pub(super) struct Progress {
     active: AtomicU32,
     /// Moves with every beginning and end of a request, and when a head begins to arrive.
     epoch: AtomicU32,
-    /// Part of a head has arrived, and no request has come of it yet.
+    /// Part of a head has arrived, and not its end.
     head_begun: AtomicBool,
-    /// What [`HeadScan`] saw in the head of the next request.
+    /// Requests that have begun.
+    begun: AtomicU32,
+    /// What [`RequestScan`] saw in a head, and how many requests came before that one.
     offence: AtomicU8,
+    before_offence: AtomicU32,
     /// The socket takes no more bytes.
     write_blocked: AtomicBool,
     /// Moves whenever the socket has taken bytes.
@@ -45,8 +48,9 @@ pub(super) struct Progress {
     finishing: AtomicBool,
     /// HTTP/1.1 is asked for another protocol, or has switched to it.
     upgrading: AtomicBool,
-    /// The last request's body has not been read to its end.
+    /// The last request's body has not been read to its end, and whether that is being done.
     body_unread: AtomicBool,
+    body_dropped: AtomicBool,
     /// The client has been told that the connection ends.
     farewell: AtomicBool,
     /// Other rules are in force than those of this connection.
@@ -74,15 +78,48 @@ impl Progress {
     /// A request begins; tells what was wrong with its head as it stood on the wire.
     pub(super) fn begin(&self, has_body: bool) -> Option<Offence> {
         self.body_unread.store(has_body, Ordering::Relaxed);
+        self.body_dropped.store(false, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.head_begun.store(false, Ordering::Relaxed);
-        Offence::from_code(self.offence.swap(0, Ordering::Relaxed))
+        let before = self.begun.fetch_add(1, Ordering::Relaxed);
+        let offence = match self.offence.load(Ordering::Relaxed) {
+            0 => None,
+            _ if self.before_offence.load(Ordering::Relaxed) != before => None,
+            code => Offence::from_code(code),
+        };
+        if offence.is_some() {
+            // Nothing was read of it from there on.
+            self.head_begun.store(false, Ordering::Relaxed);
+        }
+        offence
+    }
+
+    /// A client's bytes have been read: whether they end within a head, and the first head that is
+    /// amiss, if one is.
+    fn read(&self, is_in_head: bool, offence: Option<(u32, Offence)>) {
+        let was_in_head = self.head_begun.swap(is_in_head, Ordering::Relaxed);
+        if is_in_head && !was_in_head {
+            self.epoch.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some((before, offence)) = offence {
+            self.before_offence.store(before, Ordering::Relaxed);
+            self.offence.store(offence.code(), Ordering::Relaxed);
+        }
     }
 
     /// The last byte of a request's body has been read.
     pub(super) fn body_read(&self) {
         self.body_unread.store(false, Ordering::Relaxed);
+    }
+
+    /// What is left of a request's body is being read, for nothing.
+    pub(super) fn body_dropped(&self) {
+        self.body_dropped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is more of a request's body, and nobody reads it.
+    pub(super) fn is_body_left(&self) -> bool {
+        self.body_unread.load(Ordering::Relaxed) && !self.body_dropped.load(Ordering::Relaxed)
     }
 
     /// Where a request puts what its client may have before the answer.
@@ -371,7 +408,7 @@ pub(super) struct Watched<IO> {
     io: IO,
     progress: Arc<Progress>,
     /// `None` for HTTP/2, whose heads are not lines.
-    scan: Option<HeadScan>,
+    scan: Option<RequestScan>,
     /// What has been read already, to be read again.
     put_back: Bytes,
     /// The rest of an interim head, which goes before whatever else is written.
@@ -387,17 +424,53 @@ enum Farewell {
     #[default]
     NotSaid,
     /// Nothing more is sent; what the client still sends is dropped until it ends.
-    Lingering(Pin<Box<Sleep>>),
+    Lingering(Linger),
     Done,
 }
 
-/// How long a client that was answered before it had finished may go on sending.
-const LONGEST_LINGER: Duration = Duration::from_secs(2);
+/// A client that may go on sending although nothing is read any more. Closing with bytes unread would
+/// reset the connection, and what it has not read yet would be lost (RFC 9112 §9.6).
+#[derive(Debug)]
+struct Linger {
+    quiet: Pin<Box<Sleep>>,
+    until: Instant,
+}
+
+impl Linger {
+    /// How long it may be silent.
+    const QUIET: Duration = Duration::from_secs(2);
+
+    /// How long it may go on in any case.
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    fn new() -> Self {
+        Self {
+            quiet: Box::pin(tokio::time::sleep(Self::QUIET)),
+            until: Instant::now() + Self::LONGEST,
+        }
+    }
+
+    /// Reads and drops until the client ends, or has had its time.
+    fn poll(&mut self, io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut chunk = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut *io).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let quiet = Instant::now() + Self::QUIET;
+                    self.quiet.as_mut().reset(quiet.min(self.until));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.quiet.as_mut().poll(cx),
+            }
+        }
+    }
+}
 
 impl<IO> Watched<IO> {
     pub(super) fn new(io: IO, protocol: Protocol, progress: Arc<Progress>) -> Self {
         let scan = match protocol {
-            Protocol::Http1 => Some(HeadScan::default()),
+            Protocol::Http1 => Some(RequestScan::default()),
             Protocol::Http2 => None,
         };
         Self {
@@ -430,21 +503,23 @@ impl<IO> Watched<IO> {
         self.put_back = Bytes::copy_from_slice(bytes);
     }
 
-    /// Notes bytes that arrived while no request was being answered: those of a head.
-    fn note_head(&mut self, bytes: &[u8]) {
-        let Some(scan) = &mut self.scan else {
-            return;
-        };
-        if bytes.is_empty() || self.progress.is_active() {
-            return;
+    /// Notes what has arrived, unless it is not HTTP any more.
+    fn note_arrival(&mut self, bytes: &[u8]) {
+        if let Some(scan) = &mut self.scan
+            && !bytes.is_empty()
+            && self.progress.may_finish()
+        {
+            scan.feed(bytes);
+            self.progress.read(scan.is_in_head(), scan.offence());
         }
-        if !self.progress.head_begun.swap(true, Ordering::Relaxed) {
-            self.progress.epoch.fetch_add(1, Ordering::Relaxed);
-            *scan = HeadScan::default();
-        }
-        scan.feed(bytes);
-        let offence = scan.offence().map_or(0, Offence::code);
-        self.progress.offence.store(offence, Ordering::Relaxed);
+    }
+
+    /// Whether its client may send more although all has been said. In HTTP/2 it tells how far it has read
+    /// the last answers.
+    fn may_be_sent_more(&self) -> bool {
+        let is_http2 = self.scan.is_none();
+        let is_told = self.progress.farewell.load(Ordering::Relaxed);
+        self.progress.linger.load(Ordering::Relaxed) || is_http2 && is_told
     }
 
     /// Waits until there is something to read; `false` at the end.
@@ -516,7 +591,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         };
         outcome?;
         if let Some(arrived) = buf.filled().get(before..) {
-            self.note_head(arrived);
+            self.note_arrival(arrived);
         }
         Poll::Ready(Ok(()))
     }
@@ -570,31 +645,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         if matches!(this.farewell, Farewell::NotSaid) {
             ready!(this.poll_interim(cx))?;
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.farewell = match this.progress.linger.load(Ordering::Relaxed) {
-                true => Farewell::Lingering(Box::pin(tokio::time::sleep(LONGEST_LINGER))),
+            this.farewell = match this.may_be_sent_more() {
+                true => Farewell::Lingering(Linger::new()),
                 false => Farewell::Done,
             };
         }
-        if let Farewell::Lingering(deadline) = &mut this.farewell {
-            if deadline.as_mut().poll(cx).is_pending() {
-                ready!(poll_drop_rest(&mut this.io, cx));
-            }
+        if let Farewell::Lingering(linger) = &mut this.farewell {
+            ready!(linger.poll(&mut this.io, cx));
             this.farewell = Farewell::Done;
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Reads and drops until the client ends. Closing with bytes unread would reset the connection,
-/// and the client might never see the answer (RFC 9112 §9.6).
-fn poll_drop_rest(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
-    loop {
-        let mut chunk = [0; 4096];
-        let mut buffer = ReadBuf::new(&mut chunk);
-        match ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {
-            Ok(()) if !buffer.filled().is_empty() => {}
-            Ok(()) | Err(_) => return Poll::Ready(()),
-        }
     }
 }
 

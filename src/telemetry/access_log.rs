@@ -44,6 +44,8 @@ pub struct AccessRecord<'a> {
     pub duration_ms: f64,
     /// The route's name, if one was found.
     pub route: Option<&'a str>,
+    /// `host:port` of the server whose answer it is, as configured.
+    pub server: Option<&'a str>,
     /// SHA-256 of the client's certificate.
     pub cert_fp_sha256: Option<&'a str>,
     /// Why the request was refused or failed, if it was.

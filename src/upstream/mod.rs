@@ -146,6 +146,18 @@ pub enum UpstreamError {
     },
 }
 
+impl UpstreamError {
+    /// Whether there is no room for another request, at the servers or here, for the time being.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::Overloaded { .. } => true,
+            Self::Unreachable { source, .. } => lacks_descriptor(source),
+            Self::TimedOut { .. } | Self::Exchange { .. } => false,
+        }
+    }
+}
+
 /// A new connection to a server that is busy with it from now on.
 #[derive(Debug)]
 pub struct Dialled {
@@ -576,12 +588,17 @@ where
 /// Whose fault it is that there is no connection: no server's, if the gateway has no file descriptor
 /// left for one.
 fn of_connecting(error: &io::Error) -> Outcome {
+    match lacks_descriptor(error) {
+        true => Outcome::Fine,
+        false => Outcome::Faulty,
+    }
+}
+
+fn lacks_descriptor(error: &io::Error) -> bool {
     /// ENFILE and EMFILE, whose numbers are the same on every Unix.
     const NO_DESCRIPTOR: [i32; 2] = [23, 24];
-    match error.raw_os_error() {
-        Some(code) if NO_DESCRIPTOR.contains(&code) => Outcome::Fine,
-        Some(_) | None => Outcome::Faulty,
-    }
+    let code = error.raw_os_error();
+    code.is_some_and(|code| NO_DESCRIPTOR.contains(&code))
 }
 
 /// Whose fault it is that an exchange failed: a request's body breaks off on the client's side.

@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 use super::http1;
 use super::multiplex::Place;
 use super::pool::Pool;
-use super::server::Busy;
+use super::server::{Busy, Server};
 
 /// The body of an answer. Dropped before its end, it ends what it comes over.
 pub struct ResponseBody {
     content: Content,
     /// `None` when it has ended.
     busy: Option<Busy>,
+    server: Arc<Server>,
 }
 
 /// Where a body comes from.
@@ -41,10 +42,17 @@ impl ResponseBody {
     pub(super) fn new(content: Content, busy: Busy) -> Self {
         let mut body = Self {
             content,
+            server: Arc::clone(busy.at()),
             busy: Some(busy),
         };
         body.settle();
         body
+    }
+
+    /// `host:port` of its server, as configured.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.server.name()
     }
 
     /// Gives back what is not needed any more, if nothing is still to come.
@@ -75,11 +83,18 @@ impl Body for ResponseBody {
         let frame = match &mut self.content {
             Content::Http1(body, _) => ready!(body.poll_frame(cx)),
             Content::Http2(incoming, place) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 if frame.is_none() {
                     *place = None;
                 }
-                frame.map(|frame| frame.map_err(io::Error::other))
+                match frame {
+                    // hyper takes a stream that its server resets without complaint for one that has
+                    // ended, which END_STREAM alone says (RFC 9113 §8.1).
+                    None if !incoming.is_end_stream() => {
+                        Some(Err(io::ErrorKind::UnexpectedEof.into()))
+                    }
+                    frame => frame.map(|frame| frame.map_err(io::Error::other)),
+                }
             }
         };
         self.settle();

@@ -35,7 +35,7 @@ async fn without_descriptors_who_is_there_is_served_and_who_comes_waits() {
     for _ in 0..10 {
         assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
         // There is none for a connection to these, which is no fault of theirs.
-        assert_eq!(kept.get("/pair/m", &[]).await.unwrap().status, 502);
+        assert_eq!(kept.get("/pair/m", &[]).await.unwrap().status, 503);
     }
     assert_eq!(gateway.process.lines_with("cannot accept connections"), 1);
 

@@ -499,6 +499,7 @@ async fn each_request_leaves_one_line_in_the_access_log_without_its_query() {
         "status",
         "bytes_out",
         "duration_ms",
+        "server",
         "route",
         "cert_fp_sha256",
         "reason",
