@@ -53,6 +53,11 @@ impl Desk {
         config::load(&path, &environment).map_err(|error| error.to_string())
     }
 
+    /// What is wrong with it.
+    fn problems(&self, text: &str) -> String {
+        self.load(text, &[]).map(drop).unwrap_err()
+    }
+
     fn shown(&self, text: &str, variables: &[(String, String)]) -> String {
         format!("{:#?}", self.load(text, variables).unwrap())
     }
@@ -243,5 +248,20 @@ fn every_mistake_in_a_key_is_noticed() {
             problems.contains(&format!("did you mean {name}?")),
             "{problems}"
         );
+    }
+}
+
+#[test]
+fn a_missing_key_is_named_with_the_line_of_its_table() {
+    let desk = Desk::new();
+    let text = "[upstreams.here]\n\n[upstreams.there]\nservers = []\n\n[upstreams.there.tls]\n";
+    let problems = desk.problems(text);
+    for expected in [
+        "config.toml:1: upstreams.here.servers: is missing",
+        "config.toml:6: upstreams.there.tls.ca: must name the servers' authorities",
+        // No table is around it.
+        "config.toml: listeners: no listener is configured",
+    ] {
+        assert!(problems.contains(expected), "{problems}");
     }
 }
