@@ -265,3 +265,46 @@ fn a_missing_key_is_named_with_the_line_of_its_table() {
         assert!(problems.contains(expected), "{problems}");
     }
 }
+
+/// The smallest configuration with these tables besides.
+fn with(tables: &str) -> String {
+    format!(
+        "[listeners.edge]\naddress = \"127.0.0.1:8443\"\n[upstreams.http]\nservers = [\"a:1\"]\n\
+         [routes.http]\npath = \"/\"\nupstream = \"http\"\n{tables}"
+    )
+}
+
+#[test]
+fn an_address_of_two_listeners_is_a_mistake_that_names_both() {
+    let desk = Desk::new();
+    for (tables, expected) in [
+        (
+            "[listeners.inner]\naddress = \"0.0.0.0:8443\"",
+            "config.toml:9: listeners.inner.address: 0.0.0.0:8443 is taken by \
+             listeners.edge.address, 127.0.0.1:8443",
+        ),
+        (
+            "[admin]\naddress = \"127.0.0.1:8443\"",
+            "config.toml:9: admin.address: 127.0.0.1:8443 is taken by listeners.edge.address",
+        ),
+        (
+            "[listeners.inner]\naddress = \"127.0.0.1:9900\"",
+            "config.toml: admin.address: 127.0.0.1:9900 is taken by listeners.inner.address",
+        ),
+    ] {
+        let problems = desk.problems(&with(tables));
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn addresses_that_are_chosen_at_the_start_or_never_listened_on_are_nobodys() {
+    let desk = Desk::new();
+    for tables in [
+        "[listeners.one]\naddress = \"127.0.0.1:0\"\n[listeners.two]\naddress = \"127.0.0.1:0\"",
+        "[listeners.one]\naddress = \"127.0.0.2:8443\"",
+        "[admin]\nenabled = false\naddress = \"127.0.0.1:8443\"",
+    ] {
+        desk.load(&with(tables), &[]).unwrap();
+    }
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::addresses::refuse_shared_addresses;
 use super::admin::admin;
 use super::assertions::{are_used, assertions, refuse_assertions_of_nothing};
 use super::bindings::{Bindings, Use};
@@ -125,6 +126,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         callouts: &callouts,
     };
     let listeners = listeners(root, &tls, &doors, mode);
+    refuse_shared_addresses(root, &listeners, admin.as_ref());
     let fields = Fields::shared(root);
     let routes = routes(root, &listeners, &doors, &fields);
     callouts.refuse_unused(root, &routes, &listeners);
