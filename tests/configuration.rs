@@ -266,6 +266,33 @@ fn a_missing_key_is_named_with_the_line_of_its_table() {
     }
 }
 
+#[test]
+fn a_demand_for_certificates_by_key_is_one_mistake() {
+    let desk = Desk::new();
+    let policy = "[tls.policies.other]\nserver_names = [\"a.test\"]\n";
+    let demand = "client_auth = \"required\"\n";
+    let listener = "[listeners.other]\naddress = \"127.0.0.1:8444\"\n";
+    for (tables, key) in [
+        (format!("[tls]\n{demand}{policy}"), "tls"),
+        (format!("{policy}{demand}"), "tls.policies.other"),
+        (format!("{policy}{listener}{demand}"), "listeners.other"),
+    ] {
+        let problems = desk.problems(&format!("auth = \"key\"\n{}", with(&tables)));
+        let expected = format!("{key}.client_auth: must be \"off\"");
+        assert!(problems.contains(&expected), "{problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+    }
+}
+
+#[test]
+fn a_head_has_room_for_a_request() {
+    let desk = Desk::new();
+    let limit = |size: &str| with(&format!("[limits]\nheader_bytes = \"{size}\"\n"));
+    let problems = desk.problems(&limit("1023B"));
+    assert!(problems.contains("limits.header_bytes: must be at least 1024B"));
+    desk.load(&limit("1KiB"), &[]).unwrap();
+}
+
 /// The smallest configuration with these tables besides.
 fn with(tables: &str) -> String {
     format!(

@@ -260,7 +260,7 @@ fn policy(
     let settings = PolicySettings {
         certificate: path("certificate", inherited.certificate),
         key: path("key", inherited.key),
-        client_auth: client_auth(section, inherited.client_auth, mode),
+        client_auth: client_auth(section, mode).unwrap_or(inherited.client_auth),
         client_ca: section.read("client_ca", inherited.client_ca, paths),
         min_version: section.read("min_version", inherited.min_version, one_of(VERSIONS)),
         legacy_certificates: section.read(
@@ -282,15 +282,15 @@ fn policy(
 }
 
 /// In key mode no certificate decides anything, so asking for one would promise what is not done.
-fn client_auth(section: &Section<'_, '_>, inherited: ClientAuth, mode: Mode) -> ClientAuth {
-    let value = section.read("client_auth", inherited, one_of(CLIENT_AUTH));
+fn client_auth(section: &Section<'_, '_>, mode: Mode) -> Option<ClientAuth> {
+    let value = section.read_optional("client_auth", one_of(CLIENT_AUTH))?;
     if mode == Mode::Key && value != ClientAuth::Off {
         section.problem(
             "client_auth",
             "must be \"off\" while auth = \"key\": no certificate is asked for",
         );
     }
-    value
+    Some(value)
 }
 
 fn mqtt(section: Section<'_, '_>) -> mqtt::Settings {
@@ -456,8 +456,10 @@ fn listener_tls(
         known.ok_or_else(|| format!("no TLS policy is called \"{name}\""))
     });
     policies[..=chosen].rotate_right(1);
-    for policy in &mut policies {
-        policy.client_auth = client_auth(section, policy.client_auth, mode);
+    if let Some(own) = client_auth(section, mode) {
+        for policy in &mut policies {
+            policy.client_auth = own;
+        }
     }
     let without_server_name = match tls.without_server_name.as_deref() {
         Some(DEFAULT_POLICY) => Some(policies[0].name.clone()),

@@ -143,6 +143,8 @@ pub(super) fn one_of<T: Copy>(
 
 /// A span of time with its unit: `"500ms"`, `"30s"`, `"5m"`, `"1h"`; never zero.
 pub(super) fn duration(raw: Raw) -> Result<Duration, String> {
+    /// In milliseconds: past any timer that makes sense, and within what timers can hold.
+    const A_YEAR: u64 = 31_536_000_000;
     let wrong = || {
         "must be a duration with a unit, such as \"500ms\", \"30s\", \"5m\" or \"1h\"".to_owned()
     };
@@ -160,11 +162,13 @@ pub(super) fn duration(raw: Raw) -> Result<Duration, String> {
     };
     let span = millis
         .zip(number)
-        .and_then(|(unit, number)| number.checked_mul(unit));
-    // A year is past any timer that makes sense, and within what timers can hold.
-    span.filter(|span| (1..=31_536_000_000).contains(span))
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)
+        .map(|(unit, number): (u64, u64)| number.saturating_mul(unit));
+    match span {
+        None => Err(wrong()),
+        Some(0) => Err("must be longer than 0".into()),
+        Some(span @ 1..=A_YEAR) => Ok(Duration::from_millis(span)),
+        Some(_) => Err("must not be longer than 365d".into()),
+    }
 }
 
 /// An amount of bytes with its unit: `"512B"`, `"64KiB"`, `"5MiB"`, `"1GiB"`.
@@ -209,6 +213,20 @@ mod tests {
         assert_eq!(duration(raw("2 h")), Ok(Duration::from_secs(7200)));
         assert_eq!(size(raw("5MiB")), Ok(5 << 20));
         assert_eq!(size(raw("0B")), Ok(0));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_duration_is_said() {
+        for (text, expected) in [
+            ("5", "with a unit"),
+            ("0s", "longer than 0"),
+            ("0d", "longer than 0"),
+            ("366d", "not be longer than 365d"),
+        ] {
+            let said = duration(raw(text)).unwrap_err();
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+        assert!(duration(raw("365d")).is_ok());
     }
 
     #[test]
