@@ -152,7 +152,6 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let mut settings = load(path)?;
     telemetry::init(&settings.log);
     fit_descriptors(&mut settings);
-    let drain_timeout = settings.drain_timeout;
     on_this_thread(async {
         // Before anything is served, so that no signal is lost.
         let mut signals = Signals::new()?;
@@ -164,6 +163,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
             tracing::info!(%address, "admin listening");
         }
         signals.until_end(|| reload(&gateway, path)).await;
+        let drain_timeout = gateway.drain_timeout();
         tracing::info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
         tokio::select! {
             cut = gateway.drain(drain_timeout) => tracing::info!(cut, "drained"),

@@ -4,6 +4,7 @@
 //! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
 //! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
 
+mod fixed;
 mod live;
 mod load;
 mod sockets;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use fixed::Fixed;
 use live::{AllQuotas, Live, demands, groups, of_name};
 pub use load::problems;
 use sockets::{bind_admin, bind_listeners, local_address};
@@ -111,6 +113,8 @@ pub struct Gateway {
 struct Shared {
     listeners: Vec<Arc<LiveListener>>,
     live: ArcSwap<Live>,
+    /// What is as it was at the start, whatever `live` says.
+    fixed: Fixed,
     /// What verifies tokens, for every connection whenever it began.
     tokens: Arc<ArcSwap<Verifier>>,
     /// Which of them hold no longer.
@@ -201,6 +205,7 @@ impl Gateway {
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
             asserter: Arc::new(ArcSwapOption::new(asserter)),
             live: ArcSwap::from_pointee(live),
+            fixed: Fixed::of(&settings),
             clock,
             metrics,
         });
@@ -231,6 +236,12 @@ impl Gateway {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// How long a drain may take, by the settings in force.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.shared.live.load().settings.drain_timeout
     }
 
     /// Puts new settings in force for every connection from now on. Certificates and authorities
@@ -279,6 +290,9 @@ impl Gateway {
             self.shared.clock.now(),
         )?;
         warn_of_readable_secrets(&settings);
+        for key in self.shared.fixed.differences(&Fixed::of(&settings)) {
+            tracing::warn!(key, "has changed, which takes effect at a restart only");
+        }
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
                 terminator.replace(policies);
@@ -434,13 +448,7 @@ fn live_listeners(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Vec<Arc<LiveListener>> {
-    let terminator = |policies| {
-        Arc::new(Terminator::new(
-            policies,
-            settings.handshake_timeout,
-            Arc::clone(clock),
-        ))
-    };
+    let terminator = |policies| Arc::new(Terminator::new(policies, Arc::clone(clock)));
     let live = |(listener, policies): (&ListenerSettings, Option<Policies>)| {
         Arc::new(LiveListener {
             terminator: policies.map(terminator),

@@ -110,7 +110,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let drain_timeout = root.read("drain_timeout", 30 * SECOND, duration);
     let log = log(root.section("log"));
     let bounds = bounds(root);
-    let tls = tls_policies(root.section("tls"), mode, base);
+    let tls = tls_policies(root.section("tls"), mode, base, bounds.handshake_timeout);
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
     let token_places = token_places(&section);
@@ -180,9 +180,15 @@ fn log(section: Section<'_, '_>) -> LogSettings {
 struct TlsPolicies {
     policies: Vec<PolicySettings>,
     without_server_name: Option<String>,
+    handshake_timeout: Duration,
 }
 
-fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicies {
+fn tls_policies(
+    section: Section<'_, '_>,
+    mode: Mode,
+    base: &Path,
+    handshake_timeout: Duration,
+) -> TlsPolicies {
     let client_auth = match mode {
         Mode::Certificate => ClientAuth::Required,
         Mode::Key => ClientAuth::Off,
@@ -240,6 +246,7 @@ fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicie
     TlsPolicies {
         policies,
         without_server_name,
+        handshake_timeout,
     }
 }
 
@@ -469,6 +476,7 @@ fn listener_tls(
         policies,
         without_server_name,
         alpn,
+        handshake_timeout: tls.handshake_timeout,
     }
 }
 

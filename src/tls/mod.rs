@@ -39,7 +39,6 @@ use crate::clock::Clock;
 #[derive(Debug)]
 pub struct Terminator {
     policies: ArcSwap<Policies>,
-    handshake_timeout: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -135,10 +134,9 @@ impl HandshakeError {
 impl Terminator {
     /// Serves `policies` until they are replaced.
     #[must_use]
-    pub fn new(policies: Policies, handshake_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(policies: Policies, clock: Arc<dyn Clock>) -> Self {
         Self {
             policies: ArcSwap::from_pointee(policies),
-            handshake_timeout,
             clock,
         }
     }
@@ -163,9 +161,10 @@ impl Terminator {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        tokio::time::timeout(self.handshake_timeout, self.handshake(io))
+        let most = self.policies.load().handshake_timeout;
+        tokio::time::timeout(most, self.handshake(io))
             .await
-            .unwrap_or(Err(HandshakeError::Timeout(self.handshake_timeout)))
+            .unwrap_or(Err(HandshakeError::Timeout(most)))
     }
 
     async fn handshake<IO>(&self, mut io: IO) -> Result<Accepted<IO>, HandshakeError>

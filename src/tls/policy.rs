@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client_verifier::{ClientCertificateError, ClientVerifier, Reason};
 use super::peer::VerifiedPeer;
@@ -67,6 +68,8 @@ pub struct Settings {
     /// What is spoken over TLS, the preferred first (RFC 7301). A client that offers something else
     /// alone is refused, so that no protocol is taken for another.
     pub alpn: &'static [&'static str],
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
 }
 
 impl Settings {
@@ -101,6 +104,7 @@ impl Policy {
 pub struct Policies {
     all: Vec<Arc<Policy>>,
     without_server_name: Option<usize>,
+    pub(super) handshake_timeout: Duration,
 }
 
 impl Policies {
@@ -126,6 +130,7 @@ impl Policies {
         Ok(Self {
             all,
             without_server_name,
+            handshake_timeout: settings.handshake_timeout,
         })
     }
 

@@ -78,6 +78,25 @@ async fn a_drain_cuts_what_is_left_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_drain_takes_as_long_as_the_last_reload_says() {
+    let site = Site::new().await;
+    site.configure("drain_timeout = \"1h\"", "");
+    let mut gateway = site.run(&[]).await;
+    site.configure("drain_timeout = \"300ms\"", "");
+    gateway.process.signal("HUP").await;
+    gateway.process.says("configuration reloaded").await;
+    let device = gateway.device();
+    let request = tokio::spawn(async move { device.get("/http/silent").await });
+    while site.origin.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert!(ended.stderr.contains("\"cut\":1"), "{}", ended.stderr);
+    assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     for signals in [["TERM", "TERM"], ["INT", "TERM"], ["INT", "INT"]] {
         let site = Site::new().await;
@@ -274,6 +293,30 @@ async fn a_configuration_that_cannot_be_used_ends_with_78() {
             assert_eq!(ended.code, Some(78), "{name}: {}", ended.stderr);
             assert!(ended.stderr.contains(name), "{name}: {}", ended.stderr);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_hang_up_names_what_takes_effect_at_a_restart_only() {
+    const LATER: &str = "takes effect at a restart only";
+    let site = Site::new().await;
+    site.configure("", "");
+    let mut gateway = site.run(&[]).await;
+    gateway.process.signal("HUP").await;
+    gateway.process.says("configuration reloaded").await;
+    assert_eq!(gateway.process.lines_with(LATER), 0);
+
+    site.configure("", "[log]\naccess = false\n[admin]\nenabled = false\n");
+    // Each time, since it is so as long as the gateway runs.
+    for times in 1..=2 {
+        gateway.process.signal("HUP").await;
+        while gateway.process.lines_with("configuration reloaded") <= times {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gateway.process.lines_with(LATER), 2 * times);
+    }
+    for key in ["log.access", "admin.enabled"] {
+        assert_eq!(gateway.process.lines_with(&format!("\"key\":\"{key}\"")), 2);
     }
 }
 

@@ -549,6 +549,15 @@ async fn a_connection_whose_handshake_takes_too_long_is_closed() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_how_long_a_handshake_may_take() {
+    let mut lab = Config::x509().timeouts("handshake = \"1h\"").start().await;
+    lab.config = Config::x509().timeouts("handshake = \"200ms\"");
+    lab.reload().unwrap();
+    assert_closed(TcpStream::connect(lab.address()).await.unwrap()).await;
+    assert_eq!(status(&lab.device(), "/http/m").await, 200);
+}
+
+#[tokio::test]
 async fn a_connection_outlives_the_handshakes_deadline_once_it_is_open() {
     let lab = Config::x509()
         .timeouts("handshake = \"200ms\"")
