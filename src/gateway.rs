@@ -10,6 +10,7 @@ mod load;
 mod sockets;
 mod worker;
 
+use std::fmt::Display;
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,27 +42,22 @@ use crate::listener::Lifecycle;
 use crate::listener::crowd::Crowd;
 use crate::route::Demands;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
-use crate::tls::{ClientAuth, MinVersion, Policies, Terminator, TlsError};
+use crate::tls::{ClientAuth, MinVersion, Policies, PolicyError, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Certificates or keys are unfit.
-    #[error("listener \"{listener}\": {source}")]
-    Tls {
-        /// The listener's name.
-        listener: String,
-        /// What is wrong.
-        source: Box<TlsError>,
-    },
+    #[error("{}", lines("", .0))]
+    Tls(Vec<PolicyError>),
     /// The same, for TLS to servers.
-    #[error("upstream \"{upstream}\": {source}")]
+    #[error("{}", lines(&format!("upstreams.{upstream}.tls."), .errors))]
     UpstreamTls {
         /// The upstream's name.
         upstream: String,
         /// What is wrong.
-        source: Box<TlsError>,
+        errors: Vec<TlsError>,
     },
     /// A token provider cannot be used.
     #[error(transparent)]
@@ -96,6 +92,15 @@ pub enum StartError {
     /// Listeners cannot be added, removed, moved or given another protocol while the gateway runs.
     #[error("listeners have changed; restart to add, remove or move one, or change its protocol")]
     ListenersChanged,
+}
+
+/// Each on a line of its own, behind `prefix`.
+fn lines<T: Display>(prefix: &str, errors: &[T]) -> String {
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|error| format!("{prefix}{error}"))
+        .collect();
+    lines.join("\n")
 }
 
 /// A gateway that serves.
@@ -295,6 +300,9 @@ impl Gateway {
         }
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
+                let former = terminator.policies();
+                let name = &listener.settings.name;
+                show_certificates(&self.shared.metrics, name, Some(&former), &policies);
                 terminator.replace(policies);
             }
         }
@@ -448,15 +456,37 @@ fn live_listeners(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Vec<Arc<LiveListener>> {
-    let terminator = |policies| Arc::new(Terminator::new(policies, Arc::clone(clock)));
     let live = |(listener, policies): (&ListenerSettings, Option<Policies>)| {
+        let terminator = policies.map(|policies| {
+            show_certificates(metrics, &listener.name, None, &policies);
+            Arc::new(Terminator::new(policies, Arc::clone(clock)))
+        });
         Arc::new(LiveListener {
-            terminator: policies.map(terminator),
+            terminator,
             metrics: metrics.for_listener(&listener.name),
             settings: listener.clone(),
         })
     };
     settings.listeners.iter().zip(policies).map(live).collect()
+}
+
+/// Shows when the certificates of a listener expire, and no longer that of a policy that is gone.
+fn show_certificates(
+    metrics: &Metrics,
+    listener: &str,
+    former: Option<&Policies>,
+    policies: &Policies,
+) {
+    for (policy, until) in policies.certificates() {
+        let until = i64::try_from(until).unwrap_or(i64::MAX);
+        metrics.certificate(listener, policy).set(until);
+    }
+    let former = former.into_iter().flat_map(Policies::certificates);
+    for (policy, _) in former {
+        if !policies.certificates().any(|(name, _)| name == policy) {
+            metrics.forget_certificate(listener, policy);
+        }
+    }
 }
 
 /// TLS 1.2 sends the client's certificate in clear (RFC 5246 §7.4.6), and with it the CN.

@@ -30,14 +30,11 @@ use crate::listener::proxied::Proxies;
 use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
-use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
+use crate::tls::{self, ClientAuth, DEFAULT_POLICY, MinVersion, PolicySettings};
 use crate::{quota, token, upstream};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-
-/// The name of the policy that `[tls]` itself describes.
-const DEFAULT_POLICY: &str = "default";
 
 const MODES: &[(&str, Mode)] = &[("x509", Mode::Certificate), ("key", Mode::Key)];
 const CLIENT_AUTH: &[(&str, ClientAuth)] = &[

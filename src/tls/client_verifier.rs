@@ -355,7 +355,7 @@ pub(super) fn hints(trust: &Trust) -> Vec<DistinguishedName> {
     trust.roots.subjects()
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason> {
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(Reason::Malformed("bytes after its end".into())),
@@ -363,7 +363,7 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason>
     }
 }
 
-fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Reason> {
+pub(super) fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Reason> {
     let validity = certificate.validity();
     if now < seconds(validity.not_before.timestamp()) {
         return Err(Reason::NotYetValid);
@@ -375,7 +375,7 @@ fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Re
 }
 
 /// A date before 1970 counts as 1970: it is past either way.
-fn seconds(timestamp: i64) -> u64 {
+pub(super) fn seconds(timestamp: i64) -> u64 {
     u64::try_from(timestamp).unwrap_or(0)
 }
 

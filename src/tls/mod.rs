@@ -7,6 +7,7 @@
 
 mod client_verifier;
 mod initiator;
+mod own_certificate;
 mod peer;
 mod plain_http;
 mod policy;
@@ -27,7 +28,9 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 pub use client_verifier::{ClientCertificateError, Reason};
 pub use initiator::{IdentityFiles, Initiator, InitiatorSettings, NameError};
 pub use peer::VerifiedPeer;
-pub use policy::{ClientAuth, MinVersion, Policies, Policy, PolicySettings, Settings};
+pub use policy::{
+    ClientAuth, DEFAULT_POLICY, MinVersion, Policies, Policy, PolicyError, PolicySettings, Settings,
+};
 pub use server::TlsError;
 pub use trust::TrustError;
 
