@@ -117,7 +117,7 @@ pub enum HandshakeError {
     /// The peer or the network failed; holds rustls' own error.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// A resumed session whose certificate no longer passes.
+    /// The client's certificate does not pass, now or, in a resumed session, any longer.
     #[error(transparent)]
     Peer(#[from] ClientCertificateError),
 }
@@ -128,8 +128,7 @@ impl HandshakeError {
     pub fn certificate(&self) -> Option<&ClientCertificateError> {
         match self {
             Self::Peer(error) => Some(error),
-            Self::Io(error) => client_verifier::find_cause(error),
-            Self::Timeout(_) | Self::NoServerName | Self::PlainHttp => None,
+            Self::Timeout(_) | Self::NoServerName | Self::PlainHttp | Self::Io(_) => None,
         }
     }
 }
@@ -192,15 +191,13 @@ impl Terminator {
             return Err(HandshakeError::NoServerName);
         };
         let policy = Arc::clone(policy);
-        let stream = match start
-            .into_stream(Arc::clone(&policy.config))
-            .into_fallible()
-            .await
-        {
+        let handshake = start.into_stream(Arc::clone(&policy.config));
+        let (outcome, refusal) = client_verifier::watch(handshake.into_fallible()).await;
+        let stream = match outcome {
             Ok(stream) => stream,
             Err((error, io)) => {
                 linger(io).await;
-                return Err(error.into());
+                return Err(refusal.map_or(error.into(), HandshakeError::Peer));
             }
         };
         let kind = match stream.get_ref().1.handshake_kind() {

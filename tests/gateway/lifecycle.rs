@@ -444,6 +444,22 @@ async fn healthcheck_says_whether_the_gateway_runs() {
 }
 
 #[tokio::test]
+async fn the_log_says_why_a_certificate_is_refused_whatever_its_alert() {
+    let site = Site::new().await;
+    site.configure("", "");
+    let mut gateway = site.run(&[]).await;
+    let stranger = Authority::new("Other CA").device(SECRET);
+    let server = site.authority.server(&["localhost"]);
+    for (identity, reason) in [
+        (stranger, "no authority in tls.client_ca has issued it"),
+        (server, "its extended key usage does not include clientAuth"),
+    ] {
+        gateway.client(Some(identity)).alert().await;
+        gateway.process.says(&format!("refused: {reason}")).await;
+    }
+}
+
+#[tokio::test]
 async fn metrics_count_what_happened() {
     let site = Site::new().await;
     site.configure("", "");

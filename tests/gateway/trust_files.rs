@@ -196,7 +196,7 @@ async fn assert_keeps_serving(lab: &Lab, name: &str, what: &str, fault: &str) {
     let before = lab.origin.requests().len();
     let stranger = Authority::new("Other CA").device(SECRET);
     let alert = lab.client(Some(stranger)).alert().await;
-    assert_eq!(alert, AlertDescription::CertificateUnknown, "{what}");
+    assert_eq!(alert, AlertDescription::UnknownCA, "{what}");
     assert_eq!(lab.origin.requests().len(), before, "{what}");
 }
 
@@ -302,7 +302,7 @@ async fn a_bundle_with_an_expired_authority_and_a_valid_one_starts() {
     assert!(output.status.success(), "{output:?}");
     lab.reload().unwrap();
     let stale = lab.client(Some(expired.device(SECRET)));
-    assert_eq!(stale.alert().await, AlertDescription::CertificateUnknown);
+    assert_eq!(stale.alert().await, AlertDescription::UnknownCA);
     lab.origin.assert_untouched();
     assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
 }
@@ -316,7 +316,7 @@ async fn a_file_mended_after_a_failed_reload_is_taken_by_the_next() {
     lab.write("certs/ca.crt", second.pem());
     lab.reload().unwrap();
     let former = lab.device().alert().await;
-    assert_eq!(former, AlertDescription::CertificateUnknown);
+    assert_eq!(former, AlertDescription::UnknownCA);
     lab.origin.assert_untouched();
     let device = lab.client(Some(second.device(SECRET)));
     assert_eq!(device.get("/http/m").await.unwrap().status, 200);
