@@ -20,7 +20,7 @@ use super::providers::{token_places, tokens};
 use super::quotas::quotas;
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
-use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
+use super::value::{boolean, count, duration, each, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
 use ipnet::IpNet;
 
@@ -420,14 +420,13 @@ fn listener(
 
 /// Networks, or single addresses.
 fn networks(raw: super::value::Raw) -> Result<Proxies, String> {
-    let network = |item: String| {
+    let network = |item: &str| {
         let address = item.parse::<IpAddr>().map(IpNet::from);
         let network = address.or_else(|_| item.parse());
         network
             .map_err(|_| format!("\"{item}\" is no address and no network, as in \"10.0.0.0/8\""))
     };
-    let networks: Result<Vec<_>, _> = list(raw)?.into_iter().map(network).collect();
-    networks.map(Proxies::new)
+    each(raw, network).map(Proxies::new)
 }
 
 /// What clients of a listener without routes must be.
@@ -544,7 +543,5 @@ fn refuse_certificates_that_nobody_shows(
 }
 
 pub(super) fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {
-    section.read(name, vec![], |raw| {
-        list(raw)?.iter().map(|item| item.parse()).collect()
-    })
+    section.read(name, vec![], |raw| each(raw, str::parse))
 }

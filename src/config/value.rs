@@ -74,6 +74,25 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     }
 }
 
+/// A list whose items are read by `parse`; what is wrong with it says so of each item.
+pub(super) fn each<T>(
+    raw: Raw,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let (mut items, mut wrong) = (Vec::new(), Vec::new());
+    for item in list(raw)? {
+        match parse(&item) {
+            Ok(item) => items.push(item),
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(items)
+    } else {
+        Err(wrong.join("; "))
+    }
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(raw: Raw) -> Result<bool, String> {
     match raw {
@@ -227,6 +246,14 @@ mod tests {
             assert!(said.contains(expected), "{text}: {said}");
         }
         assert!(duration(raw("365d")).is_ok());
+    }
+
+    #[test]
+    fn every_item_of_a_list_that_is_wrong_is_named() {
+        let digits = |item: &str| item.parse::<u8>().map_err(|_| format!("no {item}"));
+        assert_eq!(each(raw("1,2"), digits), Ok(vec![1, 2]));
+        assert_eq!(each(raw("a,2,b"), digits), Err("no a; no b".into()));
+        assert!(each(Raw::Integer(1), digits).is_err());
     }
 
     #[test]
