@@ -149,10 +149,9 @@ fn check(path: &Path) -> anyhow::Result<()> {
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {
-    let settings = load(path)?;
+    let mut settings = load(path)?;
     telemetry::init(&settings.log);
-    raise_descriptor_limit(settings.crowd.connections);
-    let drain_timeout = settings.drain_timeout;
+    fit_descriptors(&mut settings);
     on_this_thread(async {
         // Before anything is served, so that no signal is lost.
         let mut signals = Signals::new()?;
@@ -164,6 +163,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
             tracing::info!(%address, "admin listening");
         }
         signals.until_end(|| reload(&gateway, path)).await;
+        let drain_timeout = gateway.drain_timeout();
         tracing::info!(timeout = ?drain_timeout, "draining; a second signal ends at once");
         tokio::select! {
             cut = gateway.drain(drain_timeout) => tracing::info!(cut, "drained"),
@@ -173,26 +173,48 @@ fn run(path: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Takes as many file descriptors as the system gives: a client takes one, and most take one more to
-/// a server. Processes start with few of them for the sake of select(2), which is not used here.
-fn raise_descriptor_limit(connections: usize) {
-    let wanted = connections.saturating_mul(2);
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if usize::try_from(limit).is_ok_and(|limit| limit < wanted) => tracing::warn!(
+/// Takes as many file descriptors as the system gives, and no more clients than those carry, or clients who
+/// are let in would find none left for a connection to a server. Processes start with few of them for the
+/// sake of select(2), which is not used here.
+fn fit_descriptors(settings: &mut Settings) {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Err(error) => {
+            return tracing::warn!(%error, "cannot raise the limit of file descriptors");
+        }
+    };
+    let (wanted, most) = (settings.crowd.connections, most_clients(limit, settings));
+    if most < wanted {
+        settings.crowd.connections = most;
+        tracing::warn!(
             limit,
             wanted,
-            "fewer file descriptors than limits.connections may need; raise the limit (ulimit -Hn)"
-        ),
-        Ok(limit) => tracing::debug!(limit, "file descriptors"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+            connections = most,
+            "fewer file descriptors than limits.connections may need, which is lower for now; raise the \
+             limit (ulimit -Hn)"
+        );
     }
+}
+
+/// How many clients `limit` file descriptors carry: each takes one, and most take one more to a server.
+fn most_clients(limit: usize, settings: &Settings) -> usize {
+    /// For files, the admin listener and who asks there, names that are resolved, checks of servers, and
+    /// connections on their way to being turned away.
+    const RESERVE: usize = 64;
+    /// What a worker takes beside its listeners.
+    const RUNTIME: usize = 8;
+    let own = RESERVE + settings.workers * (settings.listeners.len() + RUNTIME);
+    (limit.saturating_sub(own) / 2).max(1)
 }
 
 fn reload(gateway: &Gateway, path: &Path) {
     let outcome = load(path)
         .inspect_err(|_| gateway.reload_failed())
         .map_err(anyhow::Error::from)
-        .and_then(|settings| Ok(gateway.reload(settings)?));
+        .and_then(|mut settings| {
+            fit_descriptors(&mut settings);
+            Ok(gateway.reload(settings)?)
+        });
     match outcome {
         Ok(()) => tracing::info!("configuration reloaded"),
         Err(error) => {

@@ -4,11 +4,13 @@
 //! (`SO_REUSEPORT`): a connection stays on the core that accepted it, and what workers share is
 //! read, not locked. Number and kind of runtimes are decided in [`Gateway::start`] alone.
 
+mod fixed;
 mod live;
 mod load;
 mod sockets;
 mod worker;
 
+use std::fmt::Display;
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use fixed::Fixed;
 use live::{AllQuotas, Live, demands, groups, of_name};
 pub use load::problems;
 use sockets::{bind_admin, bind_listeners, local_address};
@@ -39,27 +42,22 @@ use crate::listener::Lifecycle;
 use crate::listener::crowd::Crowd;
 use crate::route::Demands;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
-use crate::tls::{ClientAuth, MinVersion, Policies, Terminator, TlsError};
+use crate::tls::{ClientAuth, MinVersion, Policies, PolicyError, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
 
 /// Why the gateway does not start, or does not take new settings.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// Certificates or keys are unfit.
-    #[error("listener \"{listener}\": {source}")]
-    Tls {
-        /// The listener's name.
-        listener: String,
-        /// What is wrong.
-        source: Box<TlsError>,
-    },
+    #[error("{}", lines("", .0))]
+    Tls(Vec<PolicyError>),
     /// The same, for TLS to servers.
-    #[error("upstream \"{upstream}\": {source}")]
+    #[error("{}", lines(&format!("upstreams.{upstream}.tls."), .errors))]
     UpstreamTls {
         /// The upstream's name.
         upstream: String,
         /// What is wrong.
-        source: Box<TlsError>,
+        errors: Vec<TlsError>,
     },
     /// A token provider cannot be used.
     #[error(transparent)]
@@ -96,6 +94,15 @@ pub enum StartError {
     ListenersChanged,
 }
 
+/// Each on a line of its own, behind `prefix`.
+fn lines<T: Display>(prefix: &str, errors: &[T]) -> String {
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|error| format!("{prefix}{error}"))
+        .collect();
+    lines.join("\n")
+}
+
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct Gateway {
@@ -111,6 +118,8 @@ pub struct Gateway {
 struct Shared {
     listeners: Vec<Arc<LiveListener>>,
     live: ArcSwap<Live>,
+    /// What is as it was at the start, whatever `live` says.
+    fixed: Fixed,
     /// What verifies tokens, for every connection whenever it began.
     tokens: Arc<ArcSwap<Verifier>>,
     /// Which of them hold no longer.
@@ -201,6 +210,7 @@ impl Gateway {
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
             asserter: Arc::new(ArcSwapOption::new(asserter)),
             live: ArcSwap::from_pointee(live),
+            fixed: Fixed::of(&settings),
             clock,
             metrics,
         });
@@ -231,6 +241,12 @@ impl Gateway {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// How long a drain may take, by the settings in force.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.shared.live.load().settings.drain_timeout
     }
 
     /// Puts new settings in force for every connection from now on. Certificates and authorities
@@ -279,8 +295,14 @@ impl Gateway {
             self.shared.clock.now(),
         )?;
         warn_of_readable_secrets(&settings);
+        for key in self.shared.fixed.differences(&Fixed::of(&settings)) {
+            tracing::warn!(key, "has changed, which takes effect at a restart only");
+        }
         for (listener, policies) in listeners.iter().zip(policies) {
             if let (Some(terminator), Some(policies)) = (&listener.terminator, policies) {
+                let former = terminator.policies();
+                let name = &listener.settings.name;
+                show_certificates(&self.shared.metrics, name, Some(&former), &policies);
                 terminator.replace(policies);
             }
         }
@@ -434,21 +456,37 @@ fn live_listeners(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Vec<Arc<LiveListener>> {
-    let terminator = |policies| {
-        Arc::new(Terminator::new(
-            policies,
-            settings.handshake_timeout,
-            Arc::clone(clock),
-        ))
-    };
     let live = |(listener, policies): (&ListenerSettings, Option<Policies>)| {
+        let terminator = policies.map(|policies| {
+            show_certificates(metrics, &listener.name, None, &policies);
+            Arc::new(Terminator::new(policies, Arc::clone(clock)))
+        });
         Arc::new(LiveListener {
-            terminator: policies.map(terminator),
+            terminator,
             metrics: metrics.for_listener(&listener.name),
             settings: listener.clone(),
         })
     };
     settings.listeners.iter().zip(policies).map(live).collect()
+}
+
+/// Shows when the certificates of a listener expire, and no longer that of a policy that is gone.
+fn show_certificates(
+    metrics: &Metrics,
+    listener: &str,
+    former: Option<&Policies>,
+    policies: &Policies,
+) {
+    for (policy, until) in policies.certificates() {
+        let until = i64::try_from(until).unwrap_or(i64::MAX);
+        metrics.certificate(listener, policy).set(until);
+    }
+    let former = former.into_iter().flat_map(Policies::certificates);
+    for (policy, _) in former {
+        if !policies.certificates().any(|(name, _)| name == policy) {
+            metrics.forget_certificate(listener, policy);
+        }
+    }
 }
 
 /// TLS 1.2 sends the client's certificate in clear (RFC 5246 §7.4.6), and with it the CN.

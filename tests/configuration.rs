@@ -53,6 +53,11 @@ impl Desk {
         config::load(&path, &environment).map_err(|error| error.to_string())
     }
 
+    /// What is wrong with it.
+    fn problems(&self, text: &str) -> String {
+        self.load(text, &[]).map(drop).unwrap_err()
+    }
+
     fn shown(&self, text: &str, variables: &[(String, String)]) -> String {
         format!("{:#?}", self.load(text, variables).unwrap())
     }
@@ -243,5 +248,90 @@ fn every_mistake_in_a_key_is_noticed() {
             problems.contains(&format!("did you mean {name}?")),
             "{problems}"
         );
+    }
+}
+
+#[test]
+fn a_missing_key_is_named_with_the_line_of_its_table() {
+    let desk = Desk::new();
+    let text = "[upstreams.here]\n\n[upstreams.there]\nservers = []\n\n[upstreams.there.tls]\n";
+    let problems = desk.problems(text);
+    for expected in [
+        "config.toml:1: upstreams.here.servers: is missing",
+        "config.toml:6: upstreams.there.tls.ca: must name the servers' authorities",
+        // No table is around it.
+        "config.toml: listeners: no listener is configured",
+    ] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn a_demand_for_certificates_by_key_is_one_mistake() {
+    let desk = Desk::new();
+    let policy = "[tls.policies.other]\nserver_names = [\"a.test\"]\n";
+    let demand = "client_auth = \"required\"\n";
+    let listener = "[listeners.other]\naddress = \"127.0.0.1:8444\"\n";
+    for (tables, key) in [
+        (format!("[tls]\n{demand}{policy}"), "tls"),
+        (format!("{policy}{demand}"), "tls.policies.other"),
+        (format!("{policy}{listener}{demand}"), "listeners.other"),
+    ] {
+        let problems = desk.problems(&format!("auth = \"key\"\n{}", with(&tables)));
+        let expected = format!("{key}.client_auth: must be \"off\"");
+        assert!(problems.contains(&expected), "{problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+    }
+}
+
+#[test]
+fn a_head_has_room_for_a_request() {
+    let desk = Desk::new();
+    let limit = |size: &str| with(&format!("[limits]\nheader_bytes = \"{size}\"\n"));
+    let problems = desk.problems(&limit("1023B"));
+    assert!(problems.contains("limits.header_bytes: must be at least 1024B"));
+    desk.load(&limit("1KiB"), &[]).unwrap();
+}
+
+/// The smallest configuration with these tables besides.
+fn with(tables: &str) -> String {
+    format!(
+        "[listeners.edge]\naddress = \"127.0.0.1:8443\"\n[upstreams.http]\nservers = [\"a:1\"]\n\
+         [routes.http]\npath = \"/\"\nupstream = \"http\"\n{tables}"
+    )
+}
+
+#[test]
+fn an_address_of_two_listeners_is_a_mistake_that_names_both() {
+    let desk = Desk::new();
+    for (tables, expected) in [
+        (
+            "[listeners.inner]\naddress = \"0.0.0.0:8443\"",
+            "config.toml:9: listeners.inner.address: 0.0.0.0:8443 is taken by \
+             listeners.edge.address, 127.0.0.1:8443",
+        ),
+        (
+            "[admin]\naddress = \"127.0.0.1:8443\"",
+            "config.toml:9: admin.address: 127.0.0.1:8443 is taken by listeners.edge.address",
+        ),
+        (
+            "[listeners.inner]\naddress = \"127.0.0.1:9900\"",
+            "config.toml: admin.address: 127.0.0.1:9900 is taken by listeners.inner.address",
+        ),
+    ] {
+        let problems = desk.problems(&with(tables));
+        assert!(problems.contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn addresses_that_are_chosen_at_the_start_or_never_listened_on_are_nobodys() {
+    let desk = Desk::new();
+    for tables in [
+        "[listeners.one]\naddress = \"127.0.0.1:0\"\n[listeners.two]\naddress = \"127.0.0.1:0\"",
+        "[listeners.one]\naddress = \"127.0.0.2:8443\"",
+        "[admin]\nenabled = false\naddress = \"127.0.0.1:8443\"",
+    ] {
+        desk.load(&with(tables), &[]).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::document::Section;
-use super::value::{boolean, list, parsed, text};
+use super::value::{boolean, each, parsed, text};
 use crate::admin::Settings;
 use crate::secret::Secret;
 
@@ -13,9 +13,7 @@ pub(super) fn admin(section: Section<'_, '_>, changes: bool) -> Option<Settings>
     let enabled = section.read("enabled", true, boolean);
     let settings = Settings {
         address: section.read("address", SocketAddr::from(([127, 0, 0, 1], 9900)), parsed),
-        hosts: section.read("hosts", vec![], |raw| {
-            list(raw)?.iter().map(|item| item.parse()).collect()
-        }),
+        hosts: section.read("hosts", vec![], |raw| each(raw, str::parse)),
         secret: section.read_optional("secret", |raw| match text(raw)? {
             secret if secret.len() >= 32 => Ok(Secret::new(secret)),
             _ => Err("must be at least 32 bytes long".into()),

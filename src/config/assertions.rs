@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::claims::{claim_path, upstream_field};
 use super::document::Section;
-use super::value::{Raw, duration, list, text};
+use super::value::{Raw, duration, each, list, text};
 use crate::access::Mode;
 use crate::assertion::{OWN_CLAIMS, Settings};
 use crate::route::{AssertedClaim, Destination, ForwardedAssertion, Protocol, Requirement, Route};
@@ -52,9 +52,7 @@ pub(super) fn forwarded(
     };
     let name = upstream.map_or(String::new(), |upstream| upstream.name.clone());
     let audience = route.read("assertion_audience", name, text);
-    let claims = route.read("assertion_claims", vec![], |raw| {
-        list(raw)?.iter().map(|entry| claim(entry)).collect()
-    });
+    let claims = route.read("assertion_claims", vec![], |raw| each(raw, claim));
     for name in ["assertion_audience", "assertion_claims"] {
         if route.has(name) && !route.has("forward_assertion") {
             route.problem(name, "has no meaning without forward_assertion");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::document::Section;
-use super::value::{Raw, duration, integer, list};
+use super::value::{Raw, duration, each, integer};
 use crate::upstream::{Balance, EjectionSettings, RetrySettings, ServerSettings};
 
 pub(super) const BALANCES: &[(&str, Balance)] = &[
@@ -16,10 +16,7 @@ pub(super) const BALANCES: &[(&str, Balance)] = &[
 
 /// `host:port` with a name or an address, and a weight where one is given.
 pub(super) fn servers(raw: Raw) -> Result<Vec<ServerSettings>, String> {
-    let servers: Vec<ServerSettings> = list(raw)?
-        .iter()
-        .map(|text| server(text))
-        .collect::<Result<_, _>>()?;
+    let servers: Vec<ServerSettings> = each(raw, server)?;
     let repeated = servers.iter().enumerate().find(|(place, server)| {
         let before = servers.iter().take(*place);
         before.into_iter().any(|other| other.name == server.name)
@@ -93,13 +90,13 @@ pub(super) fn retries(section: Section<'_, '_>) -> Option<RetrySettings> {
 
 /// Any other status is about the request, and would be the same the next time.
 fn retried_statuses(raw: Raw) -> Result<Vec<StatusCode>, String> {
-    let status = |text: &String| match text.as_str() {
+    let status = |text: &str| match text {
         "502" => Ok(StatusCode::BAD_GATEWAY),
         "503" => Ok(StatusCode::SERVICE_UNAVAILABLE),
         "504" => Ok(StatusCode::GATEWAY_TIMEOUT),
         other => Err(format!("\"{other}\" is not \"502\", \"503\" or \"504\"")),
     };
-    list(raw)?.iter().map(status).collect()
+    each(raw, status)
 }
 
 #[cfg(test)]

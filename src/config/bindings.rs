@@ -3,7 +3,7 @@
 use hyper::header::HeaderName;
 
 use super::document::Section;
-use super::value::{Raw, list, parsed, text};
+use super::value::{Raw, each, parsed, text};
 use crate::access::{Binding, Mode, Rule, SecretRule};
 use crate::credential::Place;
 use crate::identity::Template;
@@ -91,7 +91,7 @@ fn secret_rule(raw: Raw) -> Result<SecretRule, String> {
 
 /// `name: template`, each.
 fn entries(raw: Raw, place: impl Fn(&str) -> Option<Place>) -> Result<Vec<Rule>, String> {
-    let entry = |entry: String| {
+    let entry = |entry: &str| {
         let wrong = || format!("\"{entry}\" is not a name and a template, as in \"x-id: {{cn}}\"");
         let (name, template) = entry.split_once(':').ok_or_else(wrong)?;
         let place = place(name.trim()).ok_or_else(wrong)?;
@@ -101,7 +101,7 @@ fn entries(raw: Raw, place: impl Fn(&str) -> Option<Place>) -> Result<Vec<Rule>,
             .map_err(|error| format!("\"{template}\": {error}"))?;
         Ok(Rule { place, template })
     };
-    list(raw)?.into_iter().map(entry).collect()
+    each(raw, entry)
 }
 
 fn header(name: &str) -> Option<Place> {

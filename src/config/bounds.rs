@@ -42,17 +42,18 @@ fn crowd(limits: &Section<'_, '_>) -> CrowdLimits {
 }
 
 fn requests(limits: &Section<'_, '_>, timeouts: &Section<'_, '_>) -> http::Limits {
-    let bytes = |name, default: u64, most: u64| {
+    let bytes = |name, default: u64, least: u64, most: u64| {
         let amount = limits.read(name, default, |raw| match size(raw)? {
-            amount if amount <= most => Ok(amount),
-            _ => Err(format!("must not exceed {most}B")),
+            amount if amount > most => Err(format!("must not exceed {most}B")),
+            amount if amount < least => Err(format!("must be at least {least}B")),
+            amount => Ok(amount),
         });
         usize::try_from(amount).unwrap_or(usize::MAX)
     };
     http::Limits {
-        header_bytes: bytes("header_bytes", 32 << 10, 1 << 20),
+        header_bytes: bytes("header_bytes", 32 << 10, 1 << 10, 1 << 20),
         header_count: limits.read("header_count", 100, count(1..=1000)),
-        uri_bytes: bytes("uri_bytes", 8 << 10, 60 << 10),
+        uri_bytes: bytes("uri_bytes", 8 << 10, 1, 60 << 10),
         streams: u32::try_from(limits.read("streams", 128, count(1..=10_000))).unwrap_or(u32::MAX),
         requests: requests_per_connection(limits),
         age: timeouts.read_optional("connection_age", duration),

@@ -12,7 +12,7 @@ use super::bindings::Use;
 use super::claims::upstream_field;
 use super::document::Section;
 use super::providers::url;
-use super::value::{Raw, boolean, count, duration, list, one_of, parsed, text};
+use super::value::{Raw, boolean, count, duration, each, list, one_of, parsed, text};
 use crate::access::Mode;
 use crate::callout::{
     Address, Ask, AskedBy, Field, GrpcQuestion, HttpQuestion, Memory, Service, Settings, Template,
@@ -164,15 +164,11 @@ fn http_question(section: &Section<'_, '_>) -> Option<HttpQuestion> {
     let url = section.read_required("url", parsed::<Address>);
     let question = HttpQuestion {
         method: section.read("method", AskedBy::Method(Method::POST), asked_by),
-        headers: section.read("headers", vec![], |raw| {
-            list(raw)?.iter().map(|entry| header(entry)).collect()
-        }),
+        headers: section.read("headers", vec![], |raw| each(raw, header)),
         body: section.read_optional("body", parsed::<Template>),
         allow_status: section.read("allow_status", vec![200], statuses),
         allow_field: section.read_optional("allow_field", text),
-        forward: section.read("forward", vec![], |raw| {
-            list(raw)?.iter().map(|name| upstream_field(name)).collect()
-        }),
+        forward: section.read("forward", vec![], |raw| each(raw, upstream_field)),
         id_field: section.read("id_field", "id".to_owned(), text),
         url: url?,
     };
@@ -255,12 +251,12 @@ fn header(entry: &str) -> Result<(HeaderName, Template), String> {
 }
 
 fn statuses(raw: Raw) -> Result<Vec<u16>, String> {
-    let status = |item: &String| {
+    let status = |item: &str| {
         let number = item.parse().ok();
         let is_success = |number: &u16| (200..300).contains(number);
         number
             .filter(is_success)
             .ok_or_else(|| format!("\"{item}\" is no status from 200 to 299"))
     };
-    list(raw)?.iter().map(status).collect()
+    each(raw, status)
 }

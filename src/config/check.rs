@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::addresses::refuse_shared_addresses;
 use super::admin::admin;
 use super::assertions::{are_used, assertions, refuse_assertions_of_nothing};
 use super::bindings::{Bindings, Use};
@@ -19,7 +20,7 @@ use super::providers::{token_places, tokens};
 use super::quotas::quotas;
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
-use super::value::{boolean, count, duration, list, one_of, parsed, size, text};
+use super::value::{boolean, count, duration, each, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
 use ipnet::IpNet;
 
@@ -29,14 +30,11 @@ use crate::listener::proxied::Proxies;
 use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
-use crate::tls::{self, ClientAuth, MinVersion, PolicySettings};
+use crate::tls::{self, ClientAuth, DEFAULT_POLICY, MinVersion, PolicySettings};
 use crate::{quota, token, upstream};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-
-/// The name of the policy that `[tls]` itself describes.
-const DEFAULT_POLICY: &str = "default";
 
 const MODES: &[(&str, Mode)] = &[("x509", Mode::Certificate), ("key", Mode::Key)];
 const CLIENT_AUTH: &[(&str, ClientAuth)] = &[
@@ -109,7 +107,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
     let drain_timeout = root.read("drain_timeout", 30 * SECOND, duration);
     let log = log(root.section("log"));
     let bounds = bounds(root);
-    let tls = tls_policies(root.section("tls"), mode, base);
+    let tls = tls_policies(root.section("tls"), mode, base, bounds.handshake_timeout);
     let mqtt = mqtt(root.section("mqtt"));
     let section = root.section("tokens");
     let token_places = token_places(&section);
@@ -125,6 +123,7 @@ fn root(root: &Section<'_, '_>, base: &Path) -> Settings {
         callouts: &callouts,
     };
     let listeners = listeners(root, &tls, &doors, mode);
+    refuse_shared_addresses(root, &listeners, admin.as_ref());
     let fields = Fields::shared(root);
     let routes = routes(root, &listeners, &doors, &fields);
     callouts.refuse_unused(root, &routes, &listeners);
@@ -178,9 +177,15 @@ fn log(section: Section<'_, '_>) -> LogSettings {
 struct TlsPolicies {
     policies: Vec<PolicySettings>,
     without_server_name: Option<String>,
+    handshake_timeout: Duration,
 }
 
-fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicies {
+fn tls_policies(
+    section: Section<'_, '_>,
+    mode: Mode,
+    base: &Path,
+    handshake_timeout: Duration,
+) -> TlsPolicies {
     let client_auth = match mode {
         Mode::Certificate => ClientAuth::Required,
         Mode::Key => ClientAuth::Off,
@@ -238,6 +243,7 @@ fn tls_policies(section: Section<'_, '_>, mode: Mode, base: &Path) -> TlsPolicie
     TlsPolicies {
         policies,
         without_server_name,
+        handshake_timeout,
     }
 }
 
@@ -258,7 +264,7 @@ fn policy(
     let settings = PolicySettings {
         certificate: path("certificate", inherited.certificate),
         key: path("key", inherited.key),
-        client_auth: client_auth(section, inherited.client_auth, mode),
+        client_auth: client_auth(section, mode).unwrap_or(inherited.client_auth),
         client_ca: section.read("client_ca", inherited.client_ca, paths),
         min_version: section.read("min_version", inherited.min_version, one_of(VERSIONS)),
         legacy_certificates: section.read(
@@ -280,15 +286,15 @@ fn policy(
 }
 
 /// In key mode no certificate decides anything, so asking for one would promise what is not done.
-fn client_auth(section: &Section<'_, '_>, inherited: ClientAuth, mode: Mode) -> ClientAuth {
-    let value = section.read("client_auth", inherited, one_of(CLIENT_AUTH));
+fn client_auth(section: &Section<'_, '_>, mode: Mode) -> Option<ClientAuth> {
+    let value = section.read_optional("client_auth", one_of(CLIENT_AUTH))?;
     if mode == Mode::Key && value != ClientAuth::Off {
         section.problem(
             "client_auth",
             "must be \"off\" while auth = \"key\": no certificate is asked for",
         );
     }
-    value
+    Some(value)
 }
 
 fn mqtt(section: Section<'_, '_>) -> mqtt::Settings {
@@ -414,14 +420,13 @@ fn listener(
 
 /// Networks, or single addresses.
 fn networks(raw: super::value::Raw) -> Result<Proxies, String> {
-    let network = |item: String| {
+    let network = |item: &str| {
         let address = item.parse::<IpAddr>().map(IpNet::from);
         let network = address.or_else(|_| item.parse());
         network
             .map_err(|_| format!("\"{item}\" is no address and no network, as in \"10.0.0.0/8\""))
     };
-    let networks: Result<Vec<_>, _> = list(raw)?.into_iter().map(network).collect();
-    networks.map(Proxies::new)
+    each(raw, network).map(Proxies::new)
 }
 
 /// What clients of a listener without routes must be.
@@ -454,8 +459,10 @@ fn listener_tls(
         known.ok_or_else(|| format!("no TLS policy is called \"{name}\""))
     });
     policies[..=chosen].rotate_right(1);
-    for policy in &mut policies {
-        policy.client_auth = client_auth(section, policy.client_auth, mode);
+    if let Some(own) = client_auth(section, mode) {
+        for policy in &mut policies {
+            policy.client_auth = own;
+        }
     }
     let without_server_name = match tls.without_server_name.as_deref() {
         Some(DEFAULT_POLICY) => Some(policies[0].name.clone()),
@@ -465,6 +472,7 @@ fn listener_tls(
         policies,
         without_server_name,
         alpn,
+        handshake_timeout: tls.handshake_timeout,
     }
 }
 
@@ -535,7 +543,5 @@ fn refuse_certificates_that_nobody_shows(
 }
 
 pub(super) fn patterns(section: &Section<'_, '_>, name: &str) -> Vec<HostPattern> {
-    section.read(name, vec![], |raw| {
-        list(raw)?.iter().map(|item| item.parse()).collect()
-    })
+    section.read(name, vec![], |raw| each(raw, str::parse))
 }

@@ -3,7 +3,7 @@
 use hyper::header::HeaderName;
 
 use super::document::Section;
-use super::value::{Raw, boolean, list, text};
+use super::value::{Raw, boolean, each, list, text};
 use crate::http::is_reserved;
 use crate::route::{ClaimPath, ClaimRule, ClaimTest, ForwardedClaim};
 
@@ -42,9 +42,7 @@ fn rule(section: &Section<'_, '_>) -> Option<ClaimRule> {
 
 /// `field: claim`, each.
 pub(super) fn forwarded(route: &Section<'_, '_>) -> Vec<ForwardedClaim> {
-    route.read("forward_claims", vec![], |raw| {
-        list(raw)?.iter().map(|entry| forward(entry)).collect()
-    })
+    route.read("forward_claims", vec![], |raw| each(raw, forward))
 }
 
 fn forward(entry: &str) -> Result<ForwardedClaim, String> {

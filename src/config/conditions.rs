@@ -6,7 +6,7 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 
 use super::document::Section;
-use super::value::{Raw, list, one_of, text};
+use super::value::{Raw, each, one_of, text};
 use crate::host::HostPattern;
 use crate::route::{Conditions, HeaderCondition, PathMatch, Pattern, Route, normalise};
 
@@ -57,12 +57,8 @@ fn fixed(raw: Raw) -> Result<String, String> {
 /// What else there is to ask of a request.
 pub(super) fn conditions(section: &Section<'_, '_>) -> Conditions {
     Conditions {
-        methods: section.read("methods", vec![], |raw| {
-            list(raw)?.iter().map(|item| method(item)).collect()
-        }),
-        headers: section.read("match_headers", vec![], |raw| {
-            list(raw)?.iter().map(|item| header(item)).collect()
-        }),
+        methods: section.read("methods", vec![], |raw| each(raw, method)),
+        headers: section.read("match_headers", vec![], |raw| each(raw, header)),
     }
 }
 

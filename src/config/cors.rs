@@ -5,7 +5,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use super::check::MINUTE;
 use super::conditions::method;
 use super::document::Section;
-use super::value::{Raw, boolean, duration, list};
+use super::value::{Raw, boolean, duration, each, list};
 use crate::route::{Cors, OriginPattern};
 
 pub(super) fn cors(route: &Section<'_, '_>) -> Option<Cors> {
@@ -51,8 +51,8 @@ fn refuse_contradictions(section: &Section<'_, '_>, cors: &Cors) {
 }
 
 fn origins(raw: Raw) -> Result<Vec<OriginPattern>, String> {
-    let origin = |item: String| item.parse().map_err(|error| format!("\"{item}\" {error}"));
-    list(raw)?.into_iter().map(origin).collect()
+    let origin = |item: &str| item.parse().map_err(|error| format!("\"{item}\" {error}"));
+    each(raw, origin)
 }
 
 fn methods(raw: Raw) -> Result<Option<HeaderValue>, String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::document::Section;
-use super::value::{Raw, boolean, duration, list};
+use super::value::{Raw, boolean, duration, each};
 use crate::access::{Binding, Mode, SecretRule};
 use crate::callout;
 use crate::credential::Place;
@@ -86,18 +86,16 @@ fn hsts(section: &Section<'_, '_>) -> Option<HeaderValue> {
 /// What is removed, then what is set, then what is added.
 fn rules(section: &Section<'_, '_>, direction: Direction, scope: Scope<'_>) -> FieldRules {
     let mut rules = section.read("remove", vec![], |raw| {
-        let removal = |entry: String| {
-            let name = name(&entry, direction)?;
+        let removal = |entry: &str| {
+            let name = name(entry, direction)?;
             let action = FieldAction::Remove;
             Ok(FieldRule { name, action })
         };
-        list(raw)?.into_iter().map(removal).collect()
+        each(raw, removal)
     });
     let mut read = |key, action: fn(FieldTemplate) -> FieldAction| {
-        let rule = |entry: &String| rule(entry, direction, scope, action);
-        rules.extend(section.read(key, vec![], |raw| {
-            list(raw)?.iter().map(rule).collect::<Result<Vec<_>, _>>()
-        }));
+        let rule = |entry: &str| rule(entry, direction, scope, action);
+        rules.extend(section.read(key, vec![], |raw| each(raw, rule)));
     };
     read("set", FieldAction::Set);
     read("add", FieldAction::Add);

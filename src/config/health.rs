@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
 use super::document::Section;
-use super::value::{Raw, duration, integer, list, one_of, text};
+use super::value::{Raw, duration, each, integer, one_of, text};
 use crate::mqtt;
 use crate::upstream::{HealthSettings, Probe};
 
@@ -79,10 +79,8 @@ fn host(raw: Raw) -> Result<HeaderValue, String> {
 
 /// `204` is itself, `2xx` is all of its class.
 fn statuses(raw: Raw) -> Result<Vec<RangeInclusive<u16>>, String> {
-    let statuses: Vec<_> = list(raw)?
-        .iter()
-        .map(|text| status(text).ok_or_else(|| format!("\"{text}\" is not as \"204\" or \"2xx\"")))
-        .collect::<Result<_, _>>()?;
+    let wrong = |text: &str| format!("\"{text}\" is not as \"204\" or \"2xx\"");
+    let statuses = each(raw, |text| status(text).ok_or_else(|| wrong(text)))?;
     if statuses.is_empty() {
         return Err("must name at least one status".into());
     }

@@ -4,6 +4,7 @@
 //! [`document`] reads keys, [`value`] reads what stands behind them, [`check`] knows which keys
 //! there are. No other room reads a file or a variable of the configuration.
 
+mod addresses;
 mod admin;
 mod assertions;
 mod balancing;

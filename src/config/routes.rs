@@ -10,7 +10,7 @@ use super::destinations::{destination, rewrite};
 use super::document::Section;
 use super::field_rules::Fields;
 use super::quotas::quotas;
-use super::value::{Raw, boolean, duration, list, one_of, size};
+use super::value::{Raw, boolean, duration, each, list, one_of, size};
 use super::{ListenerSettings, Service, assertions, claims};
 use crate::quota;
 use crate::route::{
@@ -190,13 +190,12 @@ fn route(
 }
 
 fn origins(raw: Raw) -> Result<Vec<WebOrigin>, String> {
-    let origin = |item: String| item.parse().map_err(|error| format!("\"{item}\" {error}"));
-    list(raw)?.into_iter().map(origin).collect()
+    let origin = |item: &str| item.parse().map_err(|error| format!("\"{item}\" {error}"));
+    each(raw, origin)
 }
 
 fn dialects(raw: Raw) -> Result<Vec<CertificateDialect>, String> {
-    let words = list(raw)?.into_iter().map(Raw::Text);
-    words.map(|word| one_of(DIALECTS)(word)).collect()
+    each(raw, |word| one_of(DIALECTS)(Raw::Text(word.to_owned())))
 }
 
 /// The rules between the keys of one route.

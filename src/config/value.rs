@@ -74,6 +74,25 @@ pub(super) fn list(raw: Raw) -> Result<Vec<String>, String> {
     }
 }
 
+/// A list whose items are read by `parse`; what is wrong with it says so of each item.
+pub(super) fn each<T>(
+    raw: Raw,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let (mut items, mut wrong) = (Vec::new(), Vec::new());
+    for item in list(raw)? {
+        match parse(&item) {
+            Ok(item) => items.push(item),
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(items)
+    } else {
+        Err(wrong.join("; "))
+    }
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(raw: Raw) -> Result<bool, String> {
     match raw {
@@ -143,6 +162,8 @@ pub(super) fn one_of<T: Copy>(
 
 /// A span of time with its unit: `"500ms"`, `"30s"`, `"5m"`, `"1h"`; never zero.
 pub(super) fn duration(raw: Raw) -> Result<Duration, String> {
+    /// In milliseconds: past any timer that makes sense, and within what timers can hold.
+    const A_YEAR: u64 = 31_536_000_000;
     let wrong = || {
         "must be a duration with a unit, such as \"500ms\", \"30s\", \"5m\" or \"1h\"".to_owned()
     };
@@ -160,11 +181,13 @@ pub(super) fn duration(raw: Raw) -> Result<Duration, String> {
     };
     let span = millis
         .zip(number)
-        .and_then(|(unit, number)| number.checked_mul(unit));
-    // A year is past any timer that makes sense, and within what timers can hold.
-    span.filter(|span| (1..=31_536_000_000).contains(span))
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)
+        .map(|(unit, number): (u64, u64)| number.saturating_mul(unit));
+    match span {
+        None => Err(wrong()),
+        Some(0) => Err("must be longer than 0".into()),
+        Some(span @ 1..=A_YEAR) => Ok(Duration::from_millis(span)),
+        Some(_) => Err("must not be longer than 365d".into()),
+    }
 }
 
 /// An amount of bytes with its unit: `"512B"`, `"64KiB"`, `"5MiB"`, `"1GiB"`.
@@ -209,6 +232,28 @@ mod tests {
         assert_eq!(duration(raw("2 h")), Ok(Duration::from_secs(7200)));
         assert_eq!(size(raw("5MiB")), Ok(5 << 20));
         assert_eq!(size(raw("0B")), Ok(0));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_duration_is_said() {
+        for (text, expected) in [
+            ("5", "with a unit"),
+            ("0s", "longer than 0"),
+            ("0d", "longer than 0"),
+            ("366d", "not be longer than 365d"),
+        ] {
+            let said = duration(raw(text)).unwrap_err();
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+        assert!(duration(raw("365d")).is_ok());
+    }
+
+    #[test]
+    fn every_item_of_a_list_that_is_wrong_is_named() {
+        let digits = |item: &str| item.parse::<u8>().map_err(|_| format!("no {item}"));
+        assert_eq!(each(raw("1,2"), digits), Ok(vec![1, 2]));
+        assert_eq!(each(raw("a,2,b"), digits), Err("no a; no b".into()));
+        assert!(each(Raw::Integer(1), digits).is_err());
     }
 
     #[test]

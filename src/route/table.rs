@@ -237,4 +237,21 @@ mod tests {
             Some("inner")
         );
     }
+    #[test]
+    fn of_two_that_say_as_much_the_one_for_fewer_listeners_wins() {
+        let of = |name: &str, listeners: &[&str]| {
+            let mut route = Route::clone(&route(name, &[], prefix("/")));
+            route.listeners = listeners.iter().map(|name| (*name).into()).collect();
+            Arc::new(route)
+        };
+        let all = [
+            of("all", &[]),
+            of("both", &["edge", "inside"]),
+            of("inner", &["inside"]),
+        ];
+        for (listener, expected) in [("edge", "both"), ("inside", "inner"), ("other", "all")] {
+            let table = RouteTable::for_listener(&all, listener);
+            assert_eq!(found(&table, "x", "/"), Some(expected), "{listener}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ pub struct Metrics {
     active: Family<ListenerLabel, Gauge>,
     shed: Family<ShedLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
+    certificates: Family<PolicyLabels, Gauge>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabel, Histogram, fn() -> Histogram>,
     refusals: Family<RefusalLabel, Counter>,
@@ -56,6 +57,12 @@ struct ListenerLabel {
 struct HandshakeLabels {
     listener: String,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    listener: String,
+    policy: String,
 }
 
 /// How a handshake ended.
@@ -262,6 +269,13 @@ impl RequestMetrics {
     }
 }
 
+fn policy_labels(listener: &str, policy: &str) -> PolicyLabels {
+    PolicyLabels {
+        listener: listener.to_owned(),
+        policy: policy.to_owned(),
+    }
+}
+
 fn server_labels(upstream: &str, server: &str) -> ServerLabels {
     ServerLabels {
         upstream: upstream.to_owned(),
@@ -283,6 +297,7 @@ impl Default for Metrics {
             active: Family::default(),
             shed: Family::default(),
             handshakes: Family::default(),
+            certificates: Family::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
             refusals: Family::default(),
@@ -332,6 +347,11 @@ impl Metrics {
             "tls_handshakes",
             "TLS handshakes by result",
             self.handshakes.clone(),
+        );
+        r.register(
+            "certificate_not_after_seconds",
+            "When the server's certificate of a TLS policy expires, in seconds since 1970",
+            self.certificates.clone(),
         );
         r.register(
             "http_requests",
@@ -467,6 +487,18 @@ impl Metrics {
                 self.shed.get_or_create_owned(&labels)
             }),
         }
+    }
+
+    /// When the certificate that a policy of `listener` shows expires.
+    #[must_use]
+    pub fn certificate(&self, listener: &str, policy: &str) -> Gauge {
+        self.certificates
+            .get_or_create_owned(&policy_labels(listener, policy))
+    }
+
+    /// Ends the metric of a policy that is configured no longer.
+    pub fn forget_certificate(&self, listener: &str, policy: &str) {
+        self.certificates.remove(&policy_labels(listener, policy));
     }
 
     /// The metrics of the route named `route`; the empty name is for requests without one.

@@ -3,6 +3,7 @@
 //!
 //! Revocation and identity are other rooms' matters. Nothing here reads a name for its meaning.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,14 +90,20 @@ pub enum Reason {
     Path(String),
 }
 
-/// Finds the certificate error inside what a handshake returned.
-pub(super) fn find_cause(error: &std::io::Error) -> Option<&ClientCertificateError> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
-            cause.downcast_ref()
-        }
-        _ => None,
-    }
+tokio::task_local! {
+    /// What was wrong with the client's certificate of the handshake under way: rustls takes no error but
+    /// its own, and one that has an alert to its name has no room for ours.
+    static REFUSAL: RefCell<Option<ClientCertificateError>>;
+}
+
+/// Carries out a handshake, and yields beside its outcome what was wrong with the client's certificate, if
+/// anything was.
+pub(super) async fn watch<F: Future>(handshake: F) -> (F::Output, Option<ClientCertificateError>) {
+    let watched = async {
+        let outcome = handshake.await;
+        (outcome, REFUSAL.with(RefCell::take))
+    };
+    REFUSAL.scope(RefCell::default(), watched).await
 }
 
 /// The rules of one policy.
@@ -314,7 +321,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.check(end_entity, intermediates, now)?;
+        self.check(end_entity, intermediates, now).map_err(tell)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -326,10 +333,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let parsed = parse(cert).map_err(|reason| refused(cert, reason))?;
+        let parsed = parse(cert).map_err(|reason| tell(refused(cert, reason)))?;
         let key = SubjectPublicKeyInfoDer::from(parsed.public_key().raw);
         self.verify_by_key(&key, dss.scheme, message, dss.signature())
-            .map_err(|error| refused(cert, error.into()))?;
+            .map_err(|error| tell(refused(cert, error.into())))?;
         Ok(HandshakeSignatureValid::assertion())
     }
 
@@ -340,7 +347,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let parsed = parse(cert).map_err(|reason| refused(cert, reason))?;
+        let parsed = parse(cert).map_err(|reason| tell(refused(cert, reason)))?;
         let key = SubjectPublicKeyInfoDer::from(parsed.public_key().raw);
         verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
     }
@@ -355,7 +362,7 @@ pub(super) fn hints(trust: &Trust) -> Vec<DistinguishedName> {
     trust.roots.subjects()
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason> {
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(Reason::Malformed("bytes after its end".into())),
@@ -363,7 +370,7 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Reason>
     }
 }
 
-fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Reason> {
+pub(super) fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Reason> {
     let validity = certificate.validity();
     if now < seconds(validity.not_before.timestamp()) {
         return Err(Reason::NotYetValid);
@@ -375,7 +382,7 @@ fn within_validity(certificate: &X509Certificate<'_>, now: u64) -> Result<(), Re
 }
 
 /// A date before 1970 counts as 1970: it is past either way.
-fn seconds(timestamp: i64) -> u64 {
+pub(super) fn seconds(timestamp: i64) -> u64 {
     u64::try_from(timestamp).unwrap_or(0)
 }
 
@@ -446,10 +453,26 @@ impl From<webpki::Error> for Reason {
     }
 }
 
-impl From<ClientCertificateError> for rustls::Error {
-    fn from(error: ClientCertificateError) -> Self {
-        // `Other` answers with the alert certificate_unknown whatever the reason was: the client
-        // learns that it was refused, the log learns why.
-        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-    }
+/// Notes the error for [`watch`], and chooses the alert (RFC 8446 §6.2). A client learns what it could see
+/// itself, that its certificate is outdated or of an authority that is not asked for; of all else that it
+/// was refused, and the log learns why.
+fn tell(error: ClientCertificateError) -> rustls::Error {
+    let told = match error.reason {
+        Reason::Expired => CertificateError::Expired,
+        Reason::NotYetValid => CertificateError::NotValidYet,
+        Reason::UnknownIssuer => CertificateError::UnknownIssuer,
+        Reason::Version1
+        | Reason::NoUsage
+        | Reason::WrongUsage
+        | Reason::Authority
+        | Reason::BadSignature
+        | Reason::UnsupportedAlgorithm
+        | Reason::TooDeep
+        | Reason::NotAskedFor
+        | Reason::Malformed(_)
+        | Reason::Path(_) => CertificateError::Other(OtherError(Arc::new(error.clone()))),
+    };
+    // Fails only where nobody watches, who could be told.
+    let _ = REFUSAL.try_with(|refusal| refusal.replace(Some(error)));
+    rustls::Error::InvalidCertificate(told)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,8 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::policy::MinVersion;
-use super::server::{ClockTime, TlsError, read_key, versions};
-use super::trust::{Trust, read_certificates};
+use super::server::{ClockTime, TlsError, both, identity, setting, trust, versions};
 use crate::clock::Clock;
 
 /// TLS to the servers of one upstream, as configured.
@@ -60,24 +60,25 @@ impl Initiator {
     /// Reads every file that `settings` names.
     ///
     /// # Errors
-    /// [`TlsError`] for the first file that is missing or unfit.
-    pub fn load(settings: &InitiatorSettings, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
+    /// [`TlsError`] for every file that is missing or unfit.
+    pub fn load(
+        settings: &InitiatorSettings,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Vec<TlsError>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let trust = Trust::read(&settings.ca, clock.now())?;
+        let own = |files: &IdentityFiles| identity(&files.certificate, &files.key, &provider);
+        let (trust, own) = both(
+            trust("ca", &settings.ca, clock.now()),
+            settings.identity.as_ref().map(own).transpose(),
+        )?;
         let time = Arc::new(ClockTime(Arc::clone(clock)));
-        let builder = ClientConfig::builder_with_details(provider, time)
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), time)
             .with_protocol_versions(versions(settings.min_version))
-            .map_err(TlsError::Initiator)?
+            .map_err(|source| vec![setting("min_version", source)])?
             .with_root_certificates(trust.roots);
-        let mut config = match &settings.identity {
+        let mut config = match own {
             None => builder.with_no_client_auth(),
-            Some(IdentityFiles { certificate, key }) => builder
-                .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
-                .map_err(|source| TlsError::Pair {
-                    certificate: certificate.clone(),
-                    key: key.clone(),
-                    source,
-                })?,
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
         };
         // rustls verifies nothing on resumption, and what a session remembers of a certificate does
         // not change when the server renews it. So every connection verifies; most are pooled.

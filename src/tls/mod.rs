@@ -7,6 +7,7 @@
 
 mod client_verifier;
 mod initiator;
+mod own_certificate;
 mod peer;
 mod plain_http;
 mod policy;
@@ -27,7 +28,9 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 pub use client_verifier::{ClientCertificateError, Reason};
 pub use initiator::{IdentityFiles, Initiator, InitiatorSettings, NameError};
 pub use peer::VerifiedPeer;
-pub use policy::{ClientAuth, MinVersion, Policies, Policy, PolicySettings, Settings};
+pub use policy::{
+    ClientAuth, DEFAULT_POLICY, MinVersion, Policies, Policy, PolicyError, PolicySettings, Settings,
+};
 pub use server::TlsError;
 pub use trust::TrustError;
 
@@ -39,7 +42,6 @@ use crate::clock::Clock;
 #[derive(Debug)]
 pub struct Terminator {
     policies: ArcSwap<Policies>,
-    handshake_timeout: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -115,7 +117,7 @@ pub enum HandshakeError {
     /// The peer or the network failed; holds rustls' own error.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// A resumed session whose certificate no longer passes.
+    /// The client's certificate does not pass, now or, in a resumed session, any longer.
     #[error(transparent)]
     Peer(#[from] ClientCertificateError),
 }
@@ -126,8 +128,7 @@ impl HandshakeError {
     pub fn certificate(&self) -> Option<&ClientCertificateError> {
         match self {
             Self::Peer(error) => Some(error),
-            Self::Io(error) => client_verifier::find_cause(error),
-            Self::Timeout(_) | Self::NoServerName | Self::PlainHttp => None,
+            Self::Timeout(_) | Self::NoServerName | Self::PlainHttp | Self::Io(_) => None,
         }
     }
 }
@@ -135,10 +136,9 @@ impl HandshakeError {
 impl Terminator {
     /// Serves `policies` until they are replaced.
     #[must_use]
-    pub fn new(policies: Policies, handshake_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(policies: Policies, clock: Arc<dyn Clock>) -> Self {
         Self {
             policies: ArcSwap::from_pointee(policies),
-            handshake_timeout,
             clock,
         }
     }
@@ -163,9 +163,10 @@ impl Terminator {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        tokio::time::timeout(self.handshake_timeout, self.handshake(io))
+        let most = self.policies.load().handshake_timeout;
+        tokio::time::timeout(most, self.handshake(io))
             .await
-            .unwrap_or(Err(HandshakeError::Timeout(self.handshake_timeout)))
+            .unwrap_or(Err(HandshakeError::Timeout(most)))
     }
 
     async fn handshake<IO>(&self, mut io: IO) -> Result<Accepted<IO>, HandshakeError>
@@ -190,15 +191,13 @@ impl Terminator {
             return Err(HandshakeError::NoServerName);
         };
         let policy = Arc::clone(policy);
-        let stream = match start
-            .into_stream(Arc::clone(&policy.config))
-            .into_fallible()
-            .await
-        {
+        let handshake = start.into_stream(Arc::clone(&policy.config));
+        let (outcome, refusal) = client_verifier::watch(handshake.into_fallible()).await;
+        let stream = match outcome {
             Ok(stream) => stream,
             Err((error, io)) => {
                 linger(io).await;
-                return Err(error.into());
+                return Err(refusal.map_or(error.into(), HandshakeError::Peer));
             }
         };
         let kind = match stream.get_ref().1.handshake_kind() {

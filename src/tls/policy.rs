@@ -3,14 +3,22 @@
 //! The choice is made by the name in the ClientHello (RFC 6066 §3). A request that later names a
 //! host of another policy is not answered here; see [`Policies::for_host`].
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use thiserror::Error;
 
 use super::client_verifier::{ClientCertificateError, ClientVerifier, Reason};
 use super::peer::VerifiedPeer;
 use super::server::{self, TlsError};
 use crate::clock::Clock;
 use crate::host::HostPattern;
+
+/// The name of the policy that the table `[tls]` itself describes.
+pub const DEFAULT_POLICY: &str = "default";
 
 /// Whether a client must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,25 +75,43 @@ pub struct Settings {
     /// What is spoken over TLS, the preferred first (RFC 7301). A client that offers something else
     /// alone is refused, so that no protocol is taken for another.
     pub alpn: &'static [&'static str],
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
 }
 
-impl Settings {
-    /// The same with one policy each, to see which of them can be loaded.
-    pub fn each(&self) -> impl Iterator<Item = Self> + '_ {
-        self.policies.iter().map(|policy| Self {
-            policies: vec![policy.clone()],
-            ..self.clone()
-        })
+/// What is wrong with a policy, beginning with the key that is at fault.
+#[derive(Debug, Error)]
+#[error("{}.{source}", table(.policy))]
+pub struct PolicyError {
+    policy: String,
+    source: TlsError,
+}
+
+/// Where the configuration describes a policy.
+fn table(policy: &str) -> String {
+    match policy {
+        DEFAULT_POLICY => "tls".into(),
+        named => format!("tls.policies.{named}"),
     }
+}
+
+/// Each fault once: what a policy takes from `[tls]` is at fault there.
+fn once(mut errors: Vec<PolicyError>) -> Vec<PolicyError> {
+    let mut known = HashSet::new();
+    errors.sort_by_key(|error| error.policy != DEFAULT_POLICY);
+    errors.retain(|error| known.insert(error.source.to_string()));
+    errors
 }
 
 /// One policy, ready for handshakes.
 #[derive(Debug)]
 pub struct Policy {
-    name: String,
-    server_names: Vec<HostPattern>,
-    pub(super) config: Arc<rustls::ServerConfig>,
+    pub(super) name: String,
+    pub(super) server_names: Vec<HostPattern>,
+    pub(super) config: Arc<ServerConfig>,
     pub(super) verifier: Option<Arc<ClientVerifier>>,
+    /// The end of its certificate's validity, since the epoch.
+    pub(super) valid_until: Option<u64>,
 }
 
 impl Policy {
@@ -101,23 +127,29 @@ impl Policy {
 pub struct Policies {
     all: Vec<Arc<Policy>>,
     without_server_name: Option<usize>,
+    pub(super) handshake_timeout: Duration,
 }
 
 impl Policies {
     /// Reads every file that `settings` names and prepares each policy, with fresh ticket keys.
     ///
     /// # Errors
-    /// [`TlsError`] for the first file that is missing or unfit.
-    pub fn load(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
+    /// [`PolicyError`] for every file that is missing or unfit.
+    pub fn load(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, Vec<PolicyError>> {
         let mut all = Vec::with_capacity(settings.policies.len());
+        let mut errors = Vec::new();
         for policy in &settings.policies {
-            let (config, verifier) = server::config(policy, settings.alpn, clock)?;
-            all.push(Arc::new(Policy {
-                name: policy.name.clone(),
-                server_names: policy.server_names.clone(),
-                config: Arc::new(config),
-                verifier,
-            }));
+            let named = |source| PolicyError {
+                policy: policy.name.clone(),
+                source,
+            };
+            match server::policy(policy, settings.alpn, clock) {
+                Ok(policy) => all.push(Arc::new(policy)),
+                Err(faults) => errors.extend(faults.into_iter().map(named)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(once(errors));
         }
         let without_server_name = settings
             .without_server_name
@@ -126,7 +158,14 @@ impl Policies {
         Ok(Self {
             all,
             without_server_name,
+            handshake_timeout: settings.handshake_timeout,
         })
+    }
+
+    /// Until when the certificate of each policy is valid, by the policy's name.
+    pub fn certificates(&self) -> impl Iterator<Item = (&str, u64)> {
+        let policies = self.all.iter();
+        policies.filter_map(|policy| Some((policy.name(), policy.valid_until?)))
     }
 
     /// The policy for a ClientHello with this server name, or with none.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem;
+use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
@@ -11,29 +13,46 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, UnixTime};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::client_verifier::{ClientVerifier, hints};
-use super::policy::{ClientAuth, MinVersion, PolicySettings};
+use super::own_certificate;
+use super::policy::{ClientAuth, MinVersion, Policy, PolicySettings};
 use super::signatures::KnownSignatures;
 use super::trust::{Trust, TrustError, read_certificates};
 use crate::clock::Clock;
 
-/// Why a policy cannot be served.
+/// Why a policy cannot be served, or TLS to servers not be spoken, beginning with the key that is at
+/// fault.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file of certificates is unfit.
-    #[error(transparent)]
-    Certificates(#[from] TrustError),
+    #[error("{key}: {source}")]
+    Certificates {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong with it.
+        source: TrustError,
+    },
     /// The private key cannot be read.
-    #[error("cannot read the private key {path}: {detail}")]
+    #[error("key: cannot read the private key {path}: {detail}")]
     Key {
         /// The file.
         path: PathBuf,
         /// What the decoder or the system said.
         detail: String,
     },
+    /// The private key wants a passphrase.
+    #[error(
+        "key: cannot read the private key {path}: it is encrypted, and nobody is asked for a passphrase \
+         here; decrypt it (openssl pkey)"
+    )]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// Certificate and key do not belong together, or rustls cannot use them.
-    #[error("certificate {certificate} and key {key} cannot be used: {source}")]
+    #[error("key: certificate {certificate} and key {key} cannot be used: {source}")]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
@@ -42,36 +61,35 @@ pub enum TlsError {
         /// rustls' own words.
         source: rustls::Error,
     },
-    /// The library refused the combination of settings.
-    #[error("TLS policy \"{policy}\": {source}")]
-    Policy {
-        /// The policy's name.
-        policy: String,
+    /// The library refused a setting.
+    #[error("{key}: {source}")]
+    Setting {
+        /// Its key.
+        key: &'static str,
         /// rustls' own words.
         source: rustls::Error,
     },
-    /// As above, for connections to servers.
-    #[error("TLS to servers: {0}")]
-    Initiator(#[source] rustls::Error),
 }
 
-/// Builds the configuration and, where clients show certificates, their verifier.
-pub(super) fn config(
-    policy: &PolicySettings,
+/// Makes a policy of the files that it names; or says what is wrong with each of them.
+pub(super) fn policy(
+    settings: &PolicySettings,
     alpn: &[&str],
     clock: &Arc<dyn Clock>,
-) -> Result<(ServerConfig, Option<Arc<ClientVerifier>>), TlsError> {
+) -> Result<Policy, Vec<TlsError>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let unusable = |source| TlsError::Policy {
-        policy: policy.name.clone(),
-        source,
-    };
-    let key = certified_key(policy, &provider)?;
-    let verifier = verifier(policy, &provider, clock.now())?;
+    let (key, verifier) = both(
+        identity(&settings.certificate, &settings.key, &provider),
+        verifier(settings, &provider, clock.now()),
+    )?;
+    let valid_until = key
+        .end_entity_cert()
+        .ok()
+        .and_then(|leaf| own_certificate::judge(settings, leaf, clock.now()));
     let time = Arc::new(ClockTime(Arc::clone(clock)));
-    let builder = ServerConfig::builder_with_details(Arc::clone(&provider), time)
-        .with_protocol_versions(versions(policy.min_version))
-        .map_err(unusable)?;
+    let builder = ServerConfig::builder_with_details(provider, time)
+        .with_protocol_versions(versions(settings.min_version))
+        .map_err(|source| vec![setting("min_version", source)])?;
     let builder = match &verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         None => builder.with_no_client_auth(),
@@ -80,13 +98,38 @@ pub(super) fn config(
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One is enough for a device; each costs the sealing of its whole chain.
-    config.send_tls13_tickets = usize::from(policy.resumption);
-    if policy.resumption {
+    config.send_tls13_tickets = usize::from(settings.resumption);
+    if settings.resumption {
         // Keys of its own for every policy and every reload: what one policy has verified opens
         // no other, and nothing once trust has changed.
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(unusable)?;
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
+            .map_err(|source| vec![setting("resumption", source)])?;
     }
-    Ok((config, verifier))
+    Ok(Policy {
+        name: settings.name.clone(),
+        server_names: settings.server_names.clone(),
+        config: Arc::new(config),
+        verifier,
+        valid_until,
+    })
+}
+
+/// Both, or everything that is wrong with either.
+pub(super) fn both<A, B, E>(
+    one: Result<A, Vec<E>>,
+    other: Result<B, Vec<E>>,
+) -> Result<(A, B), Vec<E>> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => {
+            let errors = one.err().into_iter().chain(other.err());
+            Err(errors.flatten().collect())
+        }
+    }
+}
+
+pub(super) fn setting(key: &'static str, source: rustls::Error) -> TlsError {
+    TlsError::Setting { key, source }
 }
 
 pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -97,38 +140,77 @@ pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolV
     }
 }
 
-fn certified_key(
-    policy: &PolicySettings,
-    provider: &rustls::crypto::CryptoProvider,
-) -> Result<CertifiedKey, TlsError> {
-    let chain = read_certificates(&policy.certificate)?;
-    let key = read_key(&policy.key)?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
-        certificate: policy.certificate.clone(),
-        key: policy.key.clone(),
-        source,
+/// A certificate, its intermediates and its private key.
+pub(super) fn identity(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, Vec<TlsError>> {
+    let chain = read_certificates(certificate).map_err(|source| {
+        vec![TlsError::Certificates {
+            key: "certificate",
+            source,
+        }]
+    });
+    let (chain, private) = both(chain, read_key(key).map_err(|error| vec![error]))?;
+    CertifiedKey::from_der(chain, private, provider).map_err(|source| {
+        vec![TlsError::Pair {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            source,
+        }]
+    })
+}
+
+/// The authorities of the files that `key` names.
+pub(super) fn trust(
+    key: &'static str,
+    files: &[PathBuf],
+    now: u64,
+) -> Result<Trust, Vec<TlsError>> {
+    Trust::read(files, now).map_err(|errors| {
+        let named = |source| TlsError::Certificates { key, source };
+        errors.into_iter().map(named).collect()
     })
 }
 
 /// The private key of a PEM file.
-pub(super) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::Key {
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let unreadable = |detail: String| TlsError::Key {
         path: path.to_owned(),
-        detail: error.to_string(),
+        detail,
+    };
+    let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = Zeroizing::new(text);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        if is_encrypted(&text) {
+            TlsError::EncryptedKey {
+                path: path.to_owned(),
+            }
+        } else {
+            unreadable(error.to_string())
+        }
     })
+}
+
+/// RFC 7468 §11, and as OpenSSL did it before (RFC 1421 §4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    ["BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| memmem::find(pem, mark.as_bytes()).is_some())
 }
 
 fn verifier(
     policy: &PolicySettings,
-    provider: &rustls::crypto::CryptoProvider,
+    provider: &CryptoProvider,
     now: u64,
-) -> Result<Option<Arc<ClientVerifier>>, TlsError> {
+) -> Result<Option<Arc<ClientVerifier>>, Vec<TlsError>> {
     let mandatory = match policy.client_auth {
         ClientAuth::Off => return Ok(None),
         ClientAuth::Optional => false,
         ClientAuth::Required => true,
     };
-    let trust = Trust::read(&policy.client_ca, now)?;
+    let trust = trust("client_ca", &policy.client_ca, now)?;
     Ok(Some(Arc::new(ClientVerifier {
         hints: hints(&trust),
         trust,

@@ -132,16 +132,22 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Reads every authority of `files`, leaving out those that have expired at `now`.
-    pub(super) fn read(files: &[PathBuf], now: u64) -> Result<Self, TrustError> {
+    /// Reads every authority of `files`, leaving out those that have expired at `now`; or says what is
+    /// wrong with each file that is unfit.
+    pub(super) fn read(files: &[PathBuf], now: u64) -> Result<Self, Vec<TrustError>> {
         let mut trust = Self {
             roots: RootCertStore::empty(),
             authorities: Vec::new(),
         };
-        for path in files {
-            trust.add_file(path, now)?;
+        let errors: Vec<_> = files
+            .iter()
+            .filter_map(|path| trust.add_file(path, now).err())
+            .collect();
+        if errors.is_empty() {
+            Ok(trust)
+        } else {
+            Err(errors)
         }
-        Ok(trust)
     }
 
     fn add_file(&mut self, path: &Path, now: u64) -> Result<(), TrustError> {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::harness::ca::{authority_params, device, name, valid_for};
 use crate::harness::client::EVERY_PROTOCOL;
 use crate::harness::frames::{Frames, is_served, until_goaway};
-use crate::harness::lab::{Config, SECRET, VERSIONS};
+use crate::harness::lab::{Config, REFUSALS, SECRET, VERSIONS};
 use crate::harness::{Authority, Identity, Lab, Protocol, Session, der, openssl};
 
 /// Requires certificates, by TLS 1.3 and 1.2.
@@ -39,12 +39,11 @@ async fn assert_accepted(lab: &Lab, identity: &Identity) {
     }
 }
 
-/// Every fault of a certificate looks the same from outside.
 async fn assert_refused(lab: &Lab, identity: &Identity) {
     for version in VERSIONS {
         let client = lab.client_speaking(version, Some(identity.clone()));
         let alert = client.alert().await;
-        assert_eq!(alert, AlertDescription::CertificateUnknown, "{version:?}");
+        assert!(REFUSALS.contains(&alert), "{version:?}: {alert:?}");
     }
     lab.origin.assert_untouched();
 }
@@ -142,6 +141,33 @@ async fn a_certificate_is_accepted_only_within_its_validity() {
 }
 
 #[tokio::test]
+async fn an_alert_tells_outdated_and_unknown_from_all_else() {
+    let lab = required().start().await;
+    let now = OffsetDateTime::now_utc();
+    let hour = Duration::from_secs(3600);
+    let (mut expired, mut early) = (device(SECRET), device(SECRET));
+    expired.not_after = now - hour;
+    early.not_before = now + hour;
+    let misused = with_usages(&[ExtendedKeyUsagePurpose::ServerAuth]);
+    let issue = |params| lab.authority.issue(params);
+    for (identity, expected) in [
+        (issue(expired), AlertDescription::CertificateExpired),
+        (issue(early), AlertDescription::CertificateExpired),
+        (
+            Authority::new("Other CA").device(SECRET),
+            AlertDescription::UnknownCA,
+        ),
+        (issue(misused), AlertDescription::CertificateUnknown),
+    ] {
+        for version in VERSIONS {
+            let client = lab.client_speaking(version, Some(identity.clone()));
+            assert_eq!(client.alert().await, expected, "{version:?}");
+        }
+    }
+    lab.origin.assert_untouched();
+}
+
+#[tokio::test]
 async fn a_certificate_expires_by_the_gateways_clock() {
     let lab = required().start().await;
     let mut params = device(SECRET);
@@ -152,7 +178,7 @@ async fn a_certificate_expires_by_the_gateways_clock() {
     lab.clock.advance(Duration::from_secs(3602));
     for version in VERSIONS {
         let client = lab.client_speaking(version, Some(identity.clone()));
-        assert_eq!(client.alert().await, AlertDescription::CertificateUnknown);
+        assert_eq!(client.alert().await, AlertDescription::CertificateExpired);
     }
     assert_eq!(lab.origin.requests().len(), before);
 }

@@ -191,7 +191,7 @@ async fn shares_that_make_no_sense_are_refused() {
         ),
         (
             Config::x509().timeouts("connection_age = \"0s\""),
-            "timeouts.connection_age: must be a duration",
+            "timeouts.connection_age: must be longer than 0",
         ),
     ] {
         lab.config = config;

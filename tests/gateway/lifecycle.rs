@@ -78,6 +78,25 @@ async fn a_drain_cuts_what_is_left_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_drain_takes_as_long_as_the_last_reload_says() {
+    let site = Site::new().await;
+    site.configure("drain_timeout = \"1h\"", "");
+    let mut gateway = site.run(&[]).await;
+    site.configure("drain_timeout = \"300ms\"", "");
+    gateway.process.signal("HUP").await;
+    gateway.process.says("configuration reloaded").await;
+    let device = gateway.device();
+    let request = tokio::spawn(async move { device.get("/http/silent").await });
+    while site.origin.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert!(ended.stderr.contains("\"cut\":1"), "{}", ended.stderr);
+    assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     for signals in [["TERM", "TERM"], ["INT", "TERM"], ["INT", "INT"]] {
         let site = Site::new().await;
@@ -278,6 +297,30 @@ async fn a_configuration_that_cannot_be_used_ends_with_78() {
 }
 
 #[tokio::test]
+async fn a_hang_up_names_what_takes_effect_at_a_restart_only() {
+    const LATER: &str = "takes effect at a restart only";
+    let site = Site::new().await;
+    site.configure("", "");
+    let mut gateway = site.run(&[]).await;
+    gateway.process.signal("HUP").await;
+    gateway.process.says("configuration reloaded").await;
+    assert_eq!(gateway.process.lines_with(LATER), 0);
+
+    site.configure("", "[log]\naccess = false\n[admin]\nenabled = false\n");
+    // Each time, since it is so as long as the gateway runs.
+    for times in 1..=2 {
+        gateway.process.signal("HUP").await;
+        while gateway.process.lines_with("configuration reloaded") <= times {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gateway.process.lines_with(LATER), 2 * times);
+    }
+    for key in ["log.access", "admin.enabled"] {
+        assert_eq!(gateway.process.lines_with(&format!("\"key\":\"{key}\"")), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_variable_that_overrides_nothing_stops_the_start() {
     let site = Site::new().await;
     site.configure("", "");
@@ -398,6 +441,22 @@ async fn healthcheck_says_whether_the_gateway_runs() {
     site.configure("", "[admin]\nenabled = false\n");
     let ended = site.start("healthcheck", &[]).end().await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn the_log_says_why_a_certificate_is_refused_whatever_its_alert() {
+    let site = Site::new().await;
+    site.configure("", "");
+    let mut gateway = site.run(&[]).await;
+    let stranger = Authority::new("Other CA").device(SECRET);
+    let server = site.authority.server(&["localhost"]);
+    for (identity, reason) in [
+        (stranger, "no authority in tls.client_ca has issued it"),
+        (server, "its extended key usage does not include clientAuth"),
+    ] {
+        gateway.client(Some(identity)).alert().await;
+        gateway.process.says(&format!("refused: {reason}")).await;
+    }
 }
 
 #[tokio::test]

@@ -398,7 +398,7 @@ async fn a_limit_that_makes_no_sense_stops_the_start() {
         ),
         (
             "requests = 1\ninterval = \"0s\"",
-            "interval: must be a duration",
+            "interval: must be longer than 0",
         ),
         ("concurrent = 1", "routes.http.client_limit.concurrent"),
     ] {

@@ -118,6 +118,34 @@ async fn a_wildcard_stands_for_one_label() {
 }
 
 #[tokio::test]
+async fn a_name_of_two_policies_stops_the_start() {
+    // Policies are read in the order of their names.
+    let last = |names: &str| {
+        let policy = format!("[tls.policies.yard]\nserver_names = {names}\n");
+        Config::x509().tables(POLICIES).tables(&policy)
+    };
+    let mut lab = Lab::x509().await;
+    for (names, taken) in [
+        (
+            "[\"new.test\", \"Also.Open.test\"]",
+            "\"also.open.test\" is of policy \"open\" already",
+        ),
+        (
+            "[\"*.fleet.test\"]",
+            "\"*.fleet.test\" is of policy \"wild\" already",
+        ),
+    ] {
+        lab.config = last(names);
+        let problem = lab.settings().map(drop).unwrap_err().to_string();
+        let expected = format!("tls.policies.yard.server_names: {taken}");
+        assert!(problem.contains(&expected), "{problem}");
+    }
+    // An exact name goes before a wildcard, whosever it is.
+    lab.config = last("[\"other.fleet.test\", \"*.open.test\"]");
+    lab.settings().unwrap();
+}
+
+#[tokio::test]
 async fn an_unknown_name_meets_the_default_policy() {
     let house = house("").await;
     let client = house.lab.anonymous().asking_for("elsewhere.test");
@@ -518,6 +546,15 @@ async fn a_connection_whose_handshake_takes_too_long_is_closed() {
     };
     let counted = tokio::time::timeout(PATIENCE, both_counted).await;
     counted.expect("both are counted");
+}
+
+#[tokio::test]
+async fn a_reload_changes_how_long_a_handshake_may_take() {
+    let mut lab = Config::x509().timeouts("handshake = \"1h\"").start().await;
+    lab.config = Config::x509().timeouts("handshake = \"200ms\"");
+    lab.reload().unwrap();
+    assert_closed(TcpStream::connect(lab.address()).await.unwrap()).await;
+    assert_eq!(status(&lab.device(), "/http/m").await, 200);
 }
 
 #[tokio::test]

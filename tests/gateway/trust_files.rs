@@ -5,13 +5,14 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use rcgen::{IsCa, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::AlertDescription;
+use time::OffsetDateTime;
 
-use crate::harness::ca::{authority_params, valid_for};
+use crate::harness::ca::{authority_params, device, valid_for};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::openssl::{fleet, version_1};
-use crate::harness::{Authority, Lab, Protocol, Session};
+use crate::harness::{Authority, Identity, Lab, Protocol, Session, Site};
 
 const PUBLISHED: &str = include_str!("fixtures/published-ca.crt");
 
@@ -133,6 +134,11 @@ fn unfit_certificates(lab: &Lab) -> Vec<(&'static str, Becomes, &'static str)> {
 fn unfit_keys() -> Vec<(&'static str, Becomes, &'static str)> {
     let hollow = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     let other = KeyPair::generate().unwrap().serialize_pem();
+    let encrypted = hollow.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    let encrypted_by_openssl = hollow.replace(
+        "AAAA",
+        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA",
+    );
     vec![
         ("missing", Missing, "cannot read the private key"),
         ("unreadable", Directory, "cannot read the private key"),
@@ -144,6 +150,12 @@ fn unfit_keys() -> Vec<(&'static str, Becomes, &'static str)> {
         ),
         ("hollow", Text(hollow.into()), "cannot be used"),
         ("another's", Text(other), "cannot be used"),
+        ("encrypted", Text(encrypted), "it is encrypted"),
+        (
+            "encrypted by OpenSSL",
+            Text(encrypted_by_openssl),
+            "it is encrypted",
+        ),
     ]
 }
 
@@ -184,7 +196,7 @@ async fn assert_keeps_serving(lab: &Lab, name: &str, what: &str, fault: &str) {
     let before = lab.origin.requests().len();
     let stranger = Authority::new("Other CA").device(SECRET);
     let alert = lab.client(Some(stranger)).alert().await;
-    assert_eq!(alert, AlertDescription::CertificateUnknown, "{what}");
+    assert_eq!(alert, AlertDescription::UnknownCA, "{what}");
     assert_eq!(lab.origin.requests().len(), before, "{what}");
 }
 
@@ -290,7 +302,7 @@ async fn a_bundle_with_an_expired_authority_and_a_valid_one_starts() {
     assert!(output.status.success(), "{output:?}");
     lab.reload().unwrap();
     let stale = lab.client(Some(expired.device(SECRET)));
-    assert_eq!(stale.alert().await, AlertDescription::CertificateUnknown);
+    assert_eq!(stale.alert().await, AlertDescription::UnknownCA);
     lab.origin.assert_untouched();
     assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
 }
@@ -304,7 +316,7 @@ async fn a_file_mended_after_a_failed_reload_is_taken_by_the_next() {
     lab.write("certs/ca.crt", second.pem());
     lab.reload().unwrap();
     let former = lab.device().alert().await;
-    assert_eq!(former, AlertDescription::CertificateUnknown);
+    assert_eq!(former, AlertDescription::UnknownCA);
     lab.origin.assert_untouched();
     let device = lab.client(Some(second.device(SECRET)));
     assert_eq!(device.get("/http/m").await.unwrap().status, 200);
@@ -350,7 +362,131 @@ async fn check_names_unfit_files_of_listeners_and_upstreams_at_once() {
     let output = portcullis("check", &lab);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(EXIT_CONFIG), "{said}");
-    for part in ["server.key", "upstream \"behind\"", "servers.crt"] {
+    for part in ["server.key", "upstreams.behind.tls.ca", "servers.crt"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+#[tokio::test]
+async fn check_names_every_unfit_file_once_with_its_key() {
+    let mut lab = lab_of_servers().await;
+    let tables = "[tls.policies.same]\nserver_names = [\"same.test\"]\n\
+                  [tls.policies.other]\nserver_names = [\"other.test\"]\n\
+                  certificate = \"other.crt\"\nkey = \"own.key\"\n";
+    lab.write_identity("other", &lab.authority.server(&["other.test"]));
+    lab.config = lab
+        .config
+        .clone()
+        .tls("client_ca = [\"one.crt\", \"certs/ca.crt\", \"two.crt\"]")
+        .tables(tables);
+    for name in ["server.crt", "server.key", "servers.crt", "own.crt"] {
+        spoil(&lab, name, &Missing);
+    }
+    let output = portcullis("check", &lab);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EXIT_CONFIG), "{said}");
+    let faults = [
+        ("tls.certificate: cannot read ", "server.crt"),
+        ("tls.key: cannot read the private key ", "server.key"),
+        ("tls.client_ca: cannot read ", "one.crt"),
+        ("tls.client_ca: cannot read ", "two.crt"),
+        ("tls.policies.other.key: certificate ", "cannot be used"),
+        ("upstreams.behind.tls.ca: cannot read ", "servers.crt"),
+        ("upstreams.behind.tls.certificate: cannot read ", "own.crt"),
+    ];
+    assert_eq!(said.lines().count(), faults.len(), "{said}");
+    for (key, fault) in faults {
+        let is_named = |line: &str| line.starts_with(key) && line.contains(fault);
+        assert!(said.lines().any(is_named), "{key}: {said}");
+    }
+}
+
+/// Certificates that serve, and what the log says of each.
+fn doubtful_certificates(site: &Site) -> Vec<(Identity, &'static str)> {
+    let hour = Duration::from_secs(3600);
+    let now = OffsetDateTime::now_utc();
+    let valid = |from: OffsetDateTime, to: OffsetDateTime| {
+        let mut params = device("localhost");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        (params.not_before, params.not_after) = (from, to);
+        site.authority.issue(params)
+    };
+    vec![
+        (valid(now - 2 * hour, now - hour), "it has expired"),
+        (valid(now + hour, now + 2 * hour), "it is not yet valid"),
+        (
+            site.authority.device("localhost"),
+            "its extended key usage does not include serverAuth",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_certificate_that_clients_will_refuse_is_warned_of() {
+    let site = Site::new().await;
+    site.configure("", "");
+    for (identity, doubt) in doubtful_certificates(&site) {
+        let warning = format!("clients will refuse the server's certificate: {doubt}");
+        site.write_identity(&site.authority.server(&["localhost"]));
+        let mut gateway = site.run(&[]).await;
+        site.write_identity(&identity);
+        let ended = site.start("check", &[]).end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&warning), "{}", ended.stderr);
+        assert!(ended.stderr.contains("\"policy\":\"default\""));
+        gateway.process.signal("HUP").await;
+        gateway.process.says("configuration reloaded").await;
+        assert_eq!(gateway.process.lines_with(&warning), 1);
+        let started = site.run(&[]).await;
+        assert_eq!(started.process.lines_with(&warning), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_clients_accept_is_not_warned_of() {
+    let site = Site::new().await;
+    site.configure("", "");
+    let mut of_no_usage = device("localhost");
+    of_no_usage.extended_key_usages = vec![];
+    for identity in [
+        site.authority.server(&["localhost"]),
+        site.authority.issue(of_no_usage),
+    ] {
+        site.write_identity(&identity);
+        let ended = site.start("check", &[]).end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.stderr, "");
+    }
+}
+
+#[tokio::test]
+async fn a_metric_tells_when_each_policys_certificate_expires() {
+    let mut lab = Lab::x509().await;
+    let until = |seconds: i64| {
+        let mut params = device("localhost");
+        params.not_after = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        lab.authority.issue(params)
+    };
+    let shown = |policy: &str, seconds: i64| {
+        let labels = format!("{{listener=\"edge\",policy=\"{policy}\"}}");
+        format!("portcullis_certificate_not_after_seconds{labels} {seconds}\n")
+    };
+    let (soon, late) = (4_000_000_000, 4_000_086_400);
+    lab.write_identity("server", &until(soon));
+    lab.write_identity("other", &until(late));
+    lab.config = Config::x509().tables(
+        "[tls.policies.other]\nserver_names = [\"other.test\"]\n\
+         certificate = \"other.crt\"\nkey = \"other.key\"\n",
+    );
+    lab.reload().unwrap();
+    let (_, page) = lab.admin("/metrics").await;
+    assert!(page.contains(&shown("default", soon)), "{page}");
+    assert!(page.contains(&shown("other", late)), "{page}");
+
+    lab.write_identity("server", &until(late));
+    lab.config = Config::x509();
+    lab.reload().unwrap();
+    let (_, page) = lab.admin("/metrics").await;
+    assert!(page.contains(&shown("default", late)), "{page}");
+    assert!(!page.contains("policy=\"other\""), "{page}");
 }

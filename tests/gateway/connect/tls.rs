@@ -312,7 +312,7 @@ async fn a_reload_puts_new_authorities_in_force() {
     lab.write("servers.crt", "nothing");
     let problem = lab.reload().unwrap_err();
     assert!(
-        problem.contains("upstream \"raw\"") && problem.contains("servers.crt"),
+        problem.contains("upstreams.raw.tls.ca: ") && problem.contains("servers.crt"),
         "{problem}"
     );
     // What was in force stays so.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis::clock::{Clock, ManualClock};
 use portcullis::config::{self, Environment, Settings};
 use portcullis::gateway::Gateway;
-use rustls::SupportedProtocolVersion;
+use rustls::{AlertDescription, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::{Authority, Broker, Client, Identity, Origin};
@@ -20,6 +20,13 @@ pub const SECRET: &str = "d7cc2964-a48b-4a6e-871a-08da28e7883d";
 /// What a gateway with `min_version = "1.2"` speaks.
 pub const VERSIONS: [&SupportedProtocolVersion; 2] =
     [&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// The alerts to a certificate that is refused.
+pub const REFUSALS: [AlertDescription; 3] = [
+    AlertDescription::CertificateExpired,
+    AlertDescription::UnknownCA,
+    AlertDescription::CertificateUnknown,
+];
 
 /// A gateway, the authority it trusts, and the origin and the broker behind it.
 pub struct Lab {

@@ -282,7 +282,22 @@ async fn conditions_that_never_hold_or_are_not_told_apart_stop_the_start() {
         let problem = problems(&table).await;
         assert!(problem.contains(expected), "{table}: {problem}");
     }
-    for (one, other) in [
+    let mut lab = Lab::x509().await;
+    lab.config.mqtt_route = "methods = [\"POST\"]".into();
+    let problem = lab.settings().map(drop).unwrap_err().to_string();
+    assert!(problem.contains("routes.mqtt.methods"), "{problem}");
+}
+
+/// A second listener for HTTP.
+const INNER: &str = "[listeners.inner]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n";
+
+fn pair(one: &str, two: &str) -> String {
+    format!("{INNER}{}", named(&[("one", one), ("two", two)]))
+}
+
+#[tokio::test]
+async fn two_routes_for_the_same_requests_stop_the_start() {
+    for (one, two) in [
         (
             "path = \"/{a}\"\nmatch = \"pattern\"",
             "path = \"/{b}\"\nmatch = \"pattern\"",
@@ -299,15 +314,57 @@ async fn conditions_that_never_hold_or_are_not_told_apart_stop_the_start() {
             "path = \"/a\"\nmatch_headers = [\"a\", \"b\"]",
             "path = \"/a\"\nmatch_headers = [\"b\", \"a\"]",
         ),
+        (
+            "path = \"/a\"\nhosts = [\"a.test\", \"b.test\"]",
+            "path = \"/a\"\nhosts = [\"c.test\", \"B.test\"]",
+        ),
+        (
+            "path = \"/a\"\nhosts = [\"*.test\"]",
+            "path = \"/a\"\nhosts = [\"*.test\", \"a.test\"]",
+        ),
+        (
+            "path = \"/a\"\nlisteners = [\"edge\", \"inner\"]",
+            "path = \"/a\"\nlisteners = [\"inner\", \"edge\"]",
+        ),
     ] {
-        let problem = problems(&named(&[("one", one), ("two", other)])).await;
+        let problem = problems(&pair(one, two)).await;
         assert!(
-            problem.contains("routes.two.path: another route"),
-            "{one} {other}: {problem}"
+            problem.contains("routes.two.path: routes.one has the same path and conditions"),
+            "{one} {two}: {problem}"
         );
     }
+}
+
+#[tokio::test]
+async fn routes_of_one_path_stand_beside_each_other_if_one_goes_before_or_none_meets_both() {
     let mut lab = Lab::x509().await;
-    lab.config.mqtt_route = "methods = [\"POST\"]".into();
-    let problem = lab.settings().map(drop).unwrap_err().to_string();
-    assert!(problem.contains("routes.mqtt.methods"), "{problem}");
+    for (one, two) in [
+        (
+            "path = \"/a\"\nmethods = [\"GET\"]",
+            "path = \"/a\"\nmethods = [\"PUT\"]",
+        ),
+        (
+            "path = \"/a\"\nhosts = [\"a.test\"]",
+            "path = \"/a\"\nhosts = [\"b.test\"]",
+        ),
+        (
+            "path = \"/a\"\nhosts = [\"a.test\"]",
+            "path = \"/a\"\nhosts = [\"*.test\"]",
+        ),
+        ("path = \"/a\"\nhosts = [\"a.test\"]", "path = \"/a\""),
+        (
+            "path = \"/a\"\nlisteners = [\"edge\"]",
+            "path = \"/a\"\nlisteners = [\"inner\"]",
+        ),
+        (
+            "path = \"/a\"\nlisteners = [\"edge\"]",
+            "path = \"/a\"\nlisteners = [\"inner\", \"edge\"]",
+        ),
+        ("path = \"/a\"\nlisteners = [\"edge\"]", "path = \"/a\""),
+        ("path = \"/a\"\nmethods = [\"GET\"]", "path = \"/a\""),
+    ] {
+        lab.config = Config::x509().tables(&pair(one, two));
+        let problem = lab.settings().map(drop);
+        assert!(problem.is_ok(), "{one} {two}: {problem:?}");
+    }
 }
