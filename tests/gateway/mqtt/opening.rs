@@ -56,6 +56,20 @@ async fn both_subprotocols_of_mqtt_are_spoken() {
 }
 
 #[tokio::test]
+async fn a_subprotocol_in_another_spelling_is_another() {
+    let lab = Lab::x509().await;
+    for offered in ["MQTT", "mqttV3.1", "Mqtt, x"] {
+        let fields = [("sec-websocket-protocol", offered)];
+        let Err(Refused::Answered(answer)) = lab.device().open_websocket("/mqtt", &fields).await
+        else {
+            panic!("{offered} is taken for mqtt");
+        };
+        assert_eq!(answer.status, 400);
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
 async fn no_extension_is_agreed_on_that_would_unfold_frames() {
     let lab = Lab::x509().await;
     let fields = [
