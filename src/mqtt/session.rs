@@ -524,11 +524,16 @@ fn idle(keep_alive: u16) -> Idle {
 }
 
 /// The CONNECT with what the client is known by as its password, where it has none or has shown its
-/// token there; `None` if it goes as it is, byte for byte.
+/// token there; `None` if it goes as it is, byte for byte, as one does that brings an authentication
+/// method in place of a password (MQTT 5.0 §4.12).
 fn rewrite(
     admission: &Admission,
     connect: &Connect<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if connect.authentication_method().is_some() && connect.password().is_none() {
+        // What authenticates this client at the broker comes in AUTH packets.
+        return Ok(None);
+    }
     let secret = match admission.credential() {
         ClientCredential::Certificate(device) => device
             .client_secret()

@@ -442,6 +442,24 @@ async fn enhanced_authentication_passes_both_ways_where_it_is_configured() {
 }
 
 #[tokio::test]
+async fn a_connect_with_an_authentication_method_and_no_password_gets_none() {
+    for transport in EVERY_TRANSPORT {
+        let lab = Config::x509().mqtt("enhanced_auth = true").start().await;
+        let connect = Connect::with_user_name(Version::V5).properties(METHOD);
+        let wire = lab.mqtt_device(transport).await;
+        accepted(&lab, wire, &connect, Version::V5).await;
+        let length = connect.bytes().len();
+        assert_eq!(lab.broker.received(0, length).await, connect.bytes());
+        // Without a method the certificate's secret is filled in.
+        let bare = Connect::with_user_name(Version::V5);
+        let wire = lab.mqtt_device(transport).await;
+        accepted(&lab, wire, &bare, Version::V5).await;
+        let filled = bare.password(SECRET).bytes();
+        assert_eq!(lab.broker.received(1, filled.len()).await, filled);
+    }
+}
+
+#[tokio::test]
 async fn a_reason_is_said_in_a_sentence_only_where_that_is_configured_and_wanted() {
     let refused = |properties: &'static [u8]| {
         Connect::with_password(Version::V5, OTHER).properties(properties)
