@@ -145,7 +145,7 @@ impl Tunnel {
         match end {
             End::Done => {}
             End::Breach(reason) => tracing::info!(reason, "a WebSocket was ended"),
-            End::Broken(error) => tracing::debug!(%error, "a WebSocket broke off"),
+            End::Upstream(error) => tracing::debug!(%error, "a WebSocket broke off"),
         }
     }
 
