@@ -4,6 +4,7 @@
 //!
 //! What a frame is, and which may not pass, is for a [`Framing`] to know.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -30,31 +31,48 @@ const MAX_HELD: usize = 8;
 
 /// Follows the frames of one direction.
 pub trait Framing {
+    /// What is wrong with a frame, or with an end.
+    type Fault: fmt::Display;
+
     /// Moves on by `bytes`, which begin with those that the last call did not pass on, and says how
     /// many of them may pass now; the rest, a few at most, are the front of a head.
     ///
     /// # Errors
     /// [`Breach`] at a frame that may not pass.
-    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach>;
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach<Self::Fault>>;
 
     /// Whether what has passed so far ends with a frame.
     fn at_boundary(&self) -> bool;
 
     /// Whether the sender has said that nothing follows.
     fn has_ended(&self) -> bool;
+
+    /// Whether the sender may end where it has.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn check_end(&self) -> Result<(), Self::Fault>;
+
+    /// What the receiver is told, if anything, when the relay ends for `cause`.
+    fn farewell(&mut self, cause: &Cause<Self::Fault>) -> Vec<u8>;
 }
 
 /// A frame that may not pass. The relay ends there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breach {
+pub struct Breach<F> {
     /// How many bytes before it may still pass; they end with a frame.
     pub pass: usize,
-    /// What the side that sent it is told, if anything.
-    pub farewell: Vec<u8>,
-    /// For the log.
-    pub reason: String,
-    /// Whether it may not pass for its size alone.
-    pub too_large: bool,
+    /// What is wrong with it.
+    pub fault: F,
+}
+
+/// Why a relay ends before both sides are done.
+#[derive(Debug)]
+pub enum Cause<F> {
+    /// The client sent what may not pass.
+    Client(F),
+    /// The upstream did, or ended where it may not, or its connection failed.
+    Upstream(io::Error),
 }
 
 /// How a relay ended.
@@ -64,8 +82,8 @@ pub enum End {
     Done,
     /// The client sent what may not pass.
     Breach(String),
-    /// A socket failed.
-    Broken(io::Error),
+    /// The upstream did, or ended where it may not, or its connection failed.
+    Upstream(io::Error),
 }
 
 /// What counts as a sign of life.
@@ -90,7 +108,7 @@ pub struct Farewell {
 
 /// Two open connections, the client's and the upstream's.
 #[derive(Debug)]
-pub struct Relay<C, U, F> {
+pub struct Relay<C, U, F: Framing> {
     client: C,
     upstream: U,
     upward: Pipe<F>,
@@ -99,8 +117,8 @@ pub struct Relay<C, U, F> {
     last_moved: Instant,
     end_by: Option<Instant>,
     closing: bool,
-    on_breach: fn(&mut C, &Breach),
-    breach: Option<String>,
+    before_end: fn(&mut C, &Cause<F::Fault>),
+    cause: Option<Cause<F::Fault>>,
 }
 
 impl<C, U, F> Relay<C, U, F>
@@ -120,16 +138,16 @@ where
             last_moved: Instant::now(),
             end_by: None,
             closing: false,
-            on_breach: |_, _| {},
-            breach: None,
+            before_end: |_, _| {},
+            cause: None,
         }
     }
 
-    /// Has the client's connection told of a breach before it is closed for it, for what only that
+    /// Has the client's connection told of a cause before it is closed for it, for what only that
     /// knows to say.
     #[must_use]
-    pub fn on_breach(mut self, tell: fn(&mut C, &Breach)) -> Self {
-        self.on_breach = tell;
+    pub fn before_end(mut self, tell: fn(&mut C, &Cause<F::Fault>)) -> Self {
+        self.before_end = tell;
         self
     }
 
@@ -139,9 +157,20 @@ where
         self.upward.given = bytes.to_vec();
     }
 
+    /// Counts silence in another way, and from now.
+    pub fn set_idle(&mut self, idle: Idle) {
+        self.idle = idle;
+        self.last_moved = Instant::now();
+    }
+
     /// The client's connection, for what only it knows to say at the end.
     pub fn client_mut(&mut self) -> &mut C {
         &mut self.client
+    }
+
+    /// What has been seen of the upstream's frames.
+    pub fn downward(&self) -> &F {
+        &self.downward.framing
     }
 
     /// Ends the relay: says farewell to both sides as soon as a frame may begin.
@@ -168,9 +197,8 @@ where
                 None => Ok(moved.await),
             };
             match outcome {
-                Ok(Err(error)) => return Some(End::Broken(error)),
-                Ok(Ok(Step::Ended)) => return Some(self.end()),
-                Ok(Ok(Step::NewDeadline)) => {}
+                Ok(Step::Ended) => return Some(self.end()),
+                Ok(Step::NewDeadline) => {}
                 Err(_) if self.end_by.is_some_and(|by| by <= Instant::now()) => {
                     return Some(self.end());
                 }
@@ -181,48 +209,88 @@ where
     }
 
     fn end(&mut self) -> End {
-        self.breach.take().map_or(End::Done, End::Breach)
+        match self.cause.take() {
+            None => End::Done,
+            Some(Cause::Client(fault)) => End::Breach(fault.to_string()),
+            Some(Cause::Upstream(error)) => End::Upstream(error),
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let silence = match self.idle {
-            Idle::Either(limit) | Idle::Client(limit) => Some(self.last_moved + limit),
-            Idle::Never => None,
+            Idle::Either(limit) | Idle::Client(limit) if !self.closing => {
+                Some(self.last_moved + limit)
+            }
+            Idle::Either(_) | Idle::Client(_) | Idle::Never => None,
         };
-        self.end_by.or(silence)
+        self.end_by.into_iter().chain(silence).min()
     }
 
-    fn is_silent(&self) -> bool {
+    fn is_silent(&mut self) -> bool {
         match self.idle {
+            _ if self.closing => false,
+            Idle::Client(_) if self.upward.is_held_up() => {
+                // It may say much that is not read, since the upstream does not take what was.
+                self.last_moved = Instant::now();
+                false
+            }
             Idle::Either(limit) | Idle::Client(limit) => self.last_moved.elapsed() >= limit,
             Idle::Never => false,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
-        let mut up = self.upward.poll(cx, &mut self.client, &mut self.upstream)?;
-        if let Some(breach) = self.upward.breach.take() {
-            self.refuse(breach);
-            up = self.upward.poll(cx, &mut self.client, &mut self.upstream)?;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut up = self.upward.poll(cx, &mut self.client, &mut self.upstream);
+        if let Some(trouble) = self.upward.trouble.take() {
+            self.client_is_in_trouble(trouble);
+            up = self.upward.poll(cx, &mut self.client, &mut self.upstream);
         }
-        let down = self
-            .downward
-            .poll(cx, &mut self.upstream, &mut self.client)?;
-        if let Some(breach) = self.downward.breach.take() {
-            // Nothing that an upstream sends is the client's fault: both are let go.
-            return Poll::Ready(Err(io::Error::other(breach.reason)));
+        let mut down = self.downward.poll(cx, &mut self.upstream, &mut self.client);
+        if let Some(trouble) = self.downward.trouble.take() {
+            self.upstream_is_in_trouble(trouble);
+            down = self.downward.poll(cx, &mut self.upstream, &mut self.client);
+        }
+        if self.upward.framing.has_ended() && self.downward.framing.has_ended() {
+            self.upward.ended = true;
+            self.downward.ended = true;
+            up = self.upward.poll(cx, &mut self.client, &mut self.upstream);
+            down = self.downward.poll(cx, &mut self.upstream, &mut self.client);
         }
         self.note_movement();
+        self.step(up.is_ready(), down.is_ready())
+    }
+
+    fn step(&mut self, up: bool, down: bool) -> Poll<Step> {
         // A client that has answered our farewell sends nothing more.
-        let answered = self.downward.finished && self.upward.framing.has_ended();
-        if answered || (up.is_ready() && down.is_ready()) {
-            return Poll::Ready(Ok(Step::Ended));
+        let answered = self.upward.framing.has_ended() || (self.closing && up);
+        if (self.downward.finished && answered) || (up && down) {
+            return Poll::Ready(Step::Ended);
         }
-        if (up.is_ready() || down.is_ready()) && self.end_by.is_none() {
+        let is_half = self.upward.finished || self.downward.finished;
+        if is_half && self.end_by.is_none() {
             self.end_by = Some(Instant::now() + GRACE);
-            return Poll::Ready(Ok(Step::NewDeadline));
+            return Poll::Ready(Step::NewDeadline);
         }
         Poll::Pending
+    }
+
+    fn client_is_in_trouble(&mut self, trouble: Trouble<F::Fault>) {
+        match trouble {
+            Trouble::Fault(fault) => self.break_off(Cause::Client(fault)),
+            // It is gone: an end like any other.
+            Trouble::Failure(error) => tracing::debug!(%error, "a client broke off"),
+        }
+    }
+
+    fn upstream_is_in_trouble(&mut self, trouble: Trouble<F::Fault>) {
+        if self.upward.ended && self.downward.ended {
+            // The client had ended before; nobody misses anything.
+            return;
+        }
+        self.break_off(Cause::Upstream(match trouble {
+            Trouble::Fault(fault) => io::Error::other(fault.to_string()),
+            Trouble::Failure(error) => error,
+        }));
     }
 
     fn note_movement(&mut self) {
@@ -231,16 +299,23 @@ where
         if up || (down && !matches!(self.idle, Idle::Client(_))) {
             self.last_moved = Instant::now();
         }
+        if (up || down) && self.end_by.is_some() && !self.closing {
+            self.end_by = Some(Instant::now() + GRACE);
+        }
     }
 
-    /// The client breaks the protocol: it is told so, and the upstream hears no more of it.
-    fn refuse(&mut self, breach: Breach) {
-        (self.on_breach)(&mut self.client, &breach);
-        self.breach = Some(breach.reason);
+    /// One side is at fault: the client is told so, and the upstream hears no more of it.
+    fn break_off(&mut self, cause: Cause<F::Fault>) {
+        if self.closing {
+            return;
+        }
+        (self.before_end)(&mut self.client, &cause);
+        let client = self.downward.framing.farewell(&cause);
         self.close(Farewell {
-            client: breach.farewell,
+            client,
             upstream: Vec::new(),
         });
+        self.cause = Some(cause);
     }
 }
 
@@ -252,9 +327,18 @@ enum Step {
     NewDeadline,
 }
 
+/// Why a pipe has stopped, for the relay to see to before it goes on.
+#[derive(Debug)]
+enum Trouble<F> {
+    /// The sender has said, or left unsaid, what it may not.
+    Fault(F),
+    /// The sender's connection has failed.
+    Failure(io::Error),
+}
+
 /// One direction.
 #[derive(Debug)]
-struct Pipe<F> {
+struct Pipe<F: Framing> {
     framing: F,
     /// Bytes to be taken before any are read.
     given: Vec<u8>,
@@ -267,7 +351,7 @@ struct Pipe<F> {
     moved: bool,
     farewell: Option<Vec<u8>>,
     said_farewell: bool,
-    breach: Option<Breach>,
+    trouble: Option<Trouble<F::Fault>>,
     ended: bool,
     finished: bool,
 }
@@ -284,10 +368,15 @@ impl<F: Framing> Pipe<F> {
             moved: false,
             farewell: None,
             said_farewell: false,
-            breach: None,
+            trouble: None,
             ended: false,
             finished: false,
         }
+    }
+
+    /// Whether the receiver has not taken all that it was given.
+    fn is_held_up(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Moves what can be moved; ready when `from` has ended and `to` has been told.
@@ -296,26 +385,55 @@ impl<F: Framing> Pipe<F> {
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<()> {
+        loop {
+            match self.poll_move(cx, from, to) {
+                Poll::Ready(Ok(())) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => self.give_up_on_receiver(),
+            }
+        }
+    }
+
+    /// Nothing reaches the receiver any more. What still comes is read and dropped; that the connection
+    /// has failed is seen by who reads from it, behind all that it has said before.
+    fn give_up_on_receiver(&mut self) {
+        self.pending = Vec::new();
+        self.written = 0;
+        self.farewell = None;
+        self.said_farewell = true;
+        self.finished = true;
+        self.unflushed = false;
+    }
+
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<io::Result<()>> {
         let mut left = CHUNKS_AT_ONCE;
-        while !self.ended {
+        loop {
             ready!(self.poll_write_pending(cx, to))?;
-            if self.framing.at_boundary()
+            if !self.finished
+                && self.framing.at_boundary()
                 && let Some(farewell) = self.farewell.take()
             {
                 self.pending = farewell;
                 self.said_farewell = true;
                 continue;
             }
-            if self.said_farewell {
+            if self.said_farewell || self.ended {
                 // What still comes is read and dropped, so that the farewell arrives.
                 ready!(self.poll_finish(cx, to))?;
             }
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
             match self.poll_pass(cx, from, to)? {
-                Poll::Ready(0) => self.ended = true,
-                Poll::Ready(_) if self.breach.is_some() => return Poll::Pending,
-                Poll::Ready(_) if left > 1 => left -= 1,
-                Poll::Ready(_) => {
+                Poll::Ready(()) if self.trouble.is_some() => return Poll::Pending,
+                Poll::Ready(()) if left > 1 => left -= 1,
+                Poll::Ready(()) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -325,8 +443,6 @@ impl<F: Framing> Pipe<F> {
                 }
             }
         }
-        ready!(self.poll_write_pending(cx, to))?;
-        self.poll_finish(cx, to)
     }
 
     /// Tells the receiver, once, that nothing follows.
@@ -343,56 +459,69 @@ impl<F: Framing> Pipe<F> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, passing on at once what the receiver takes. Zero is the end.
+    /// Reads once, passing on at once what the receiver takes. An error is the receiver's.
     fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<()>> {
         if !self.given.is_empty() {
             let given = std::mem::take(&mut self.given);
-            return self.pass(cx, &given, to).map_ok(|()| given.len());
+            return Poll::Ready(self.pass(cx, &given, to));
         }
         // Not zeroed first: that would cost more than moving a small message does.
         let mut chunk = [const { MaybeUninit::uninit() }; CHUNK + MAX_HELD];
         let mut buffer = ReadBuf::uninit(&mut chunk);
         buffer.put_slice(&self.held);
         let before = buffer.filled().len();
-        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled().len() - before;
-        if read > 0 {
-            self.held.clear();
-            ready!(self.pass(cx, buffer.filled(), to))?;
+        match ready!(Pin::new(from).poll_read(cx, &mut buffer)) {
+            Ok(()) if buffer.filled().len() > before => {
+                self.held.clear();
+                Poll::Ready(self.pass(cx, buffer.filled(), to))
+            }
+            outcome => {
+                self.end(outcome);
+                Poll::Ready(Ok(()))
+            }
         }
-        Poll::Ready(Ok(read))
     }
 
-    /// Passes on as much of `bytes` as the framing allows. Never pending: what the receiver does
-    /// not take is kept.
+    /// The sender has ended, by itself or by a failure of its connection.
+    fn end(&mut self, outcome: io::Result<()>) {
+        self.ended = true;
+        let outcome = outcome.map_err(Trouble::Failure);
+        let outcome = outcome.and_then(|()| self.framing.check_end().map_err(Trouble::Fault));
+        self.trouble = outcome.err();
+    }
+
+    /// Passes on as much of `bytes` as the framing allows; what the receiver does not take is kept.
     fn pass(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
-        self.moved = true;
+    ) -> io::Result<()> {
         if self.said_farewell {
             // Nothing may follow it. The framing goes on, to see an answer.
             let _ = self.framing.advance(bytes);
-            return Poll::Ready(Ok(()));
+            return Ok(());
         }
+        self.moved = true;
         let passing = match self.framing.advance(bytes) {
             Ok(passing) => {
                 self.held
                     .extend_from_slice(bytes.get(passing..).unwrap_or_default());
                 passing
             }
-            Err(breach) => self.breach.insert(breach).pass,
+            Err(Breach { pass, fault }) => {
+                self.trouble = Some(Trouble::Fault(fault));
+                pass
+            }
         };
         let bytes = bytes.get(..passing).unwrap_or_default();
         if bytes.is_empty() {
-            return Poll::Ready(Ok(()));
+            return Ok(());
         }
         let written = match Pin::new(to).poll_write(cx, bytes)? {
             Poll::Ready(written) => written,
@@ -401,7 +530,7 @@ impl<F: Framing> Pipe<F> {
         self.unflushed = true;
         self.pending
             .extend_from_slice(bytes.get(written..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     fn poll_write_pending(
@@ -456,16 +585,15 @@ mod tests {
     }
 
     impl Framing for Counted {
-        fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach> {
+        type Fault = &'static str;
+
+        fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach<&'static str>> {
             for (at, byte) in bytes.iter().enumerate() {
                 match (self.left, byte) {
                     (0, 255) => {
-                        let reason = "255".to_owned();
                         return Err(Breach {
                             pass: at,
-                            farewell: vec![1, b'!'],
-                            reason,
-                            too_large: false,
+                            fault: "255",
                         });
                     }
                     (0, length) => {
@@ -484,6 +612,17 @@ mod tests {
 
         fn has_ended(&self) -> bool {
             self.ended
+        }
+
+        fn check_end(&self) -> Result<(), &'static str> {
+            if self.left == 0 { Ok(()) } else { Err("torn") }
+        }
+
+        fn farewell(&mut self, cause: &Cause<&'static str>) -> Vec<u8> {
+            match cause {
+                Cause::Client(_) => vec![1, b'!'],
+                Cause::Upstream(_) => vec![1, b'?'],
+            }
         }
     }
 
@@ -619,5 +758,89 @@ mod tests {
         drop(upstream.shutdown().await);
         assert!(matches!(running.await.unwrap(), Some(End::Done)));
         drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_is_still_moving_outlives_the_other_for_as_long() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        let running = tokio::spawn(async move { relay.run().await });
+        client.shutdown().await.unwrap();
+        for _ in 0..10 {
+            tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+            upstream.write_all(&[1, 5]).await.unwrap();
+            client.read_exact(&mut [0; 2]).await.unwrap();
+        }
+        let stopped = Instant::now();
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
+        assert_eq!(stopped.elapsed().as_secs(), GRACE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_upstream_takes_nothing_is_not_silent() {
+        let minute = Duration::from_secs(60);
+        let (mut relay, mut client, mut upstream) = relay(Idle::Client(minute));
+        let frames = [1, 5].repeat(500);
+        let slow = async {
+            let sending = client.write_all(&frames);
+            let taking = async {
+                tokio::time::sleep(10 * minute).await;
+                let mut got = vec![0; frames.len()];
+                upstream.read_exact(&mut got).await.map(|_| got)
+            };
+            let (sent, got) = tokio::join!(sending, taking);
+            sent.unwrap();
+            assert_eq!(got.unwrap(), frames);
+            Instant::now()
+        };
+        tokio::pin!(slow);
+        let taken = tokio::select! {
+            _ = relay.run() => panic!("the relay ended"),
+            taken = &mut slow => taken,
+        };
+        assert!(relay.run().await.is_none(), "silent from here on");
+        assert!(taken.elapsed() >= minute && taken.elapsed() < 2 * minute);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_at_fault_is_told_from_a_client_that_is() {
+        // A frame that may not pass, and an end within one.
+        for (bytes, passed) in [(&[1, 5, 255][..], &[1, 5, 1, b'?'][..]), (&[2, 5], &[2, 5])] {
+            let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+            let running = tokio::spawn(async move { relay.run().await });
+            upstream.write_all(bytes).await.unwrap();
+            upstream.shutdown().await.unwrap();
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, passed);
+            drop(client);
+            assert!(matches!(running.await.unwrap(), Some(End::Upstream(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_any_more_is_heard_to_its_end() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        let last = [1, 5].repeat(20);
+        client.write_all(&last).await.unwrap();
+        drop(client);
+        upstream.write_all(&[1, 6]).await.unwrap();
+        let running = tokio::spawn(async move { relay.run().await });
+        let mut got = Vec::new();
+        upstream.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, last);
+        drop(upstream);
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
+    }
+
+    #[tokio::test]
+    async fn two_sides_that_have_said_their_last_are_not_waited_for() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        client.write_all(&[0]).await.unwrap();
+        upstream.write_all(&[0]).await.unwrap();
+        assert!(matches!(relay.run().await, Some(End::Done)));
+        assert_eq!(client.read(&mut [1]).await.unwrap(), 1);
+        assert_eq!(client.read(&mut [1]).await.unwrap(), 0);
+        assert_eq!(upstream.read(&mut [1]).await.unwrap(), 1);
+        assert_eq!(upstream.read(&mut [1]).await.unwrap(), 0);
     }
 }

@@ -6,10 +6,29 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// How long a peer may be silent before the system asks whether it is still there (RFC 9293 §3.8.4): long,
+/// since asking wakes a sleeping device. Only MQTT sessions without a keep alive of their own are silent
+/// for as long.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// How often it asks then, and after how many questions without an answer the peer is gone.
+const QUESTIONS: (Duration, u32) = (Duration::from_secs(60), 5);
+
+/// How peers are noticed that have vanished without a word, on either side of the gateway.
+pub(crate) fn keep_alive() -> TcpKeepalive {
+    let (interval, retries) = QUESTIONS;
+    TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(interval)
+        .with_retries(retries)
+}
 
 /// A TCP connection.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::websocket::frame::{Event, FrameScanner, Role, Unwrapper, Violation, close, pong};
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&[limit, seed], stream)) = data.split_first_chunk::<2>() else {
+    let Some((&seed, stream)) = data.split_first() else {
         return;
     };
     let sender = if seed & 1 == 0 {
@@ -15,12 +15,11 @@ fuzz_target!(|data: &[u8]| {
     } else {
         Role::Server
     };
-    let limit = u64::from(limit) * u64::from(limit);
     let uneven = |round: usize| round.wrapping_mul(usize::from(seed) | 1) % 19 + 1;
 
-    let whole = unwrap(sender, stream, limit, |_| usize::MAX);
-    assert_eq!(unwrap(sender, stream, limit, |_| 1), whole);
-    assert_eq!(unwrap(sender, stream, limit, uneven), whole);
+    let whole = unwrap(sender, stream, |_| usize::MAX);
+    assert_eq!(unwrap(sender, stream, |_| 1), whole);
+    assert_eq!(unwrap(sender, stream, uneven), whole);
 
     let ends = frame_ends(stream, |_| usize::MAX);
     assert_eq!(frame_ends(stream, |_| 1), ends);
@@ -35,9 +34,9 @@ struct Seen {
     fault: Option<Violation>,
 }
 
-fn unwrap(sender: Role, stream: &[u8], limit: u64, piece: impl Fn(usize) -> usize) -> Seen {
+fn unwrap(sender: Role, stream: &[u8], piece: impl Fn(usize) -> usize) -> Seen {
     let mut seen = Seen::default();
-    let mut unwrapper = Unwrapper::new(sender, limit);
+    let mut unwrapper = Unwrapper::new(sender);
     let mut stream = stream.to_vec();
     let mut unread = stream.as_mut_slice();
     let mut round = 0;

@@ -96,9 +96,7 @@ impl Tunnel {
         let Some(upstream) = edge.upstream(&self.route) else {
             return;
         };
-        let settings = &edge.mqtt.settings;
-        let limit = u64::from(settings.max_packet.max(settings.max_connect));
-        let client = ByteStream::of_server(client, limit);
+        let client = ByteStream::of_server(client);
         let lifecycle = lifecycle.clone();
         let entrance = mqtt::Entrance {
             servers: upstream.servers(),
@@ -147,7 +145,7 @@ impl Tunnel {
         match end {
             End::Done => {}
             End::Breach(reason) => tracing::info!(reason, "a WebSocket was ended"),
-            End::Broken(error) => tracing::debug!(%error, "a WebSocket broke off"),
+            End::Upstream(error) => tracing::debug!(%error, "a WebSocket broke off"),
         }
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -23,14 +23,6 @@ use crate::telemetry::OpenConnection;
 
 /// How many connections the kernel keeps ready to be accepted.
 const BACKLOG: i32 = 4096;
-
-/// How long a peer may be silent before the system asks whether it is still there (RFC 9293 §3.8.4): long,
-/// since asking wakes a sleeping device. Only MQTT sessions without a keep alive of their own are silent
-/// for as long.
-const SILENCE: Duration = Duration::from_secs(10 * 60);
-
-/// How often it asks then, and after how many questions without an answer the peer is gone.
-const QUESTIONS: (Duration, u32) = (Duration::from_secs(60), 5);
 
 /// Pause after an error of `accept` that a new attempt would meet again at once, such as having
 /// no file descriptor left.
@@ -84,20 +76,15 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
 }
 
 /// Listens on `address`; several sockets may share it (`SO_REUSEPORT`), one for each worker. Peers that
-/// have vanished without a word are noticed, see [`SILENCE`].
+/// have vanished without a word are noticed.
 ///
 /// # Errors
 /// What the system says.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
-    let (interval, retries) = QUESTIONS;
-    let keepalive = TcpKeepalive::new()
-        .with_time(SILENCE)
-        .with_interval(interval)
-        .with_retries(retries);
     // What is accepted inherits it.
-    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_keepalive(&crate::socket::keep_alive())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

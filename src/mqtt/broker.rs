@@ -9,59 +9,44 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::codec::Version;
-use super::refusal::Failure;
 use crate::access::{Admission, Connection};
-use crate::upstream::{Busy, Dialled, Link, Outcome, Servers, Spoken};
+use crate::upstream::{Busy, Dialled, Link, Servers, Spoken, UpstreamError};
 use crate::websocket::{self, ByteStream};
 
 /// An open connection to a broker.
 #[derive(Debug)]
-pub(super) struct Broker {
-    stream: Stream,
-    _busy: Busy,
-}
-
-#[derive(Debug)]
-enum Stream {
+pub(super) enum Broker {
+    /// To its MQTT port.
     Bare(Link),
+    /// To its WebSocket port.
     WebSocket(Box<ByteStream<TokioIo<Upgraded>>>),
 }
 
 impl Broker {
-    /// Dials one of `servers` for the client of `connection`, which speaks `version`.
+    /// Dials one of `servers` for the client of `connection`, which speaks `version`. How the broker
+    /// fares is not known before it has answered the CONNECT.
     pub(super) async fn dial(
         servers: &Servers,
         connection: &Connection,
         admission: &Admission,
         version: Version,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Busy), UpstreamError> {
         let device = servers.device(|| admission.device(connection));
         let client = connection.introduction();
         let Some(path) = servers.websocket_path() else {
             let Dialled { stream, busy } = servers.dial(Spoken::Mqtt, &client, device).await?;
-            servers.note(&busy, Outcome::Fine);
-            return Ok(Self::new(Stream::Bare(stream), busy));
+            return Ok((Self::Bare(stream), busy));
         };
-        let Dialled { stream, busy } = servers.dial(Spoken::Http1, &client, device).await?;
-        let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
-        let opened = tokio::time::timeout(servers.connect_timeout(), opening).await;
-        let is_open = matches!(opened, Ok(Ok(_)));
-        servers.note(
-            &busy,
-            if is_open {
-                Outcome::Fine
-            } else {
-                Outcome::Faulty
-            },
-        );
-        let socket = opened.map_err(|_| Failure::BrokerSilent)??;
-        Ok(Self::new(Stream::WebSocket(Box::new(socket)), busy))
-    }
-
-    fn new(stream: Stream, busy: Busy) -> Self {
-        Self {
-            stream,
-            _busy: busy,
+        let mut dialling = servers.dialling(Spoken::Http1, &client, device);
+        loop {
+            let Dialled { stream, busy } = dialling.next().await?;
+            let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
+            match tokio::time::timeout(servers.connect_timeout(), opening).await {
+                Ok(Ok(socket)) => return Ok((Self::WebSocket(Box::new(socket)), busy)),
+                // Nothing of the CONNECT has been sent: another may have it.
+                Ok(Err(error)) => dialling.pass_over(&busy, io::Error::other(error)),
+                Err(_) => dialling.pass_over(&busy, io::ErrorKind::TimedOut.into()),
+            }
         }
     }
 }
@@ -80,9 +65,9 @@ impl AsyncRead for Broker {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
+        match self.get_mut() {
+            Self::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::WebSocket(socket) => Pin::new(socket).poll_read(cx, buf),
         }
     }
 }
@@ -93,23 +78,23 @@ impl AsyncWrite for Broker {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Bare(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
+        match self.get_mut() {
+            Self::Bare(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::WebSocket(socket) => Pin::new(socket).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Bare(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
+        match self.get_mut() {
+            Self::Bare(stream) => Pin::new(stream).poll_flush(cx),
+            Self::WebSocket(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
+        match self.get_mut() {
+            Self::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::WebSocket(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

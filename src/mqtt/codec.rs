@@ -2,7 +2,8 @@
 //!
 //! Owns: reading one CONNECT strictly ([`Connect`]), passing it on with other credentials
 //! ([`Connect::rewrite`]), the answers a gateway gives itself ([`connack_v3`], [`connack_v5`],
-//! [`disconnect_v5`]), and following packet boundaries in a relay ([`PacketScanner`]).
+//! [`disconnect_v5`]), what matters of a broker's CONNACK ([`Connack`]), and following packet boundaries
+//! in a relay ([`PacketScanner`]).
 //! Does not own: sockets, time, policy, or any packet's payload after the CONNECT.
 //! Rules: MQTT 3.1 (2010), MQTT 3.1.1 and MQTT 5.0 (OASIS). Section numbers are those of MQTT 5.0
 //! where nothing else is said.
@@ -28,6 +29,7 @@
 //! ```
 
 mod answer;
+mod connack;
 mod connect;
 mod fault;
 mod field;
@@ -44,9 +46,10 @@ pub use answer::{
     ConnackReason, DISCONNECT_V3, DisconnectReason, Note, PINGREQ, PINGRESP, ReturnCode,
     connack_v3, connack_v5, disconnect_v5, probe_connect,
 };
+pub use connack::Connack;
 pub use connect::{Connect, Limits, Progress, QualityOfService, Version, Will};
 pub use fault::{ConnectError, Fault};
-pub use packet::PacketType;
+pub use packet::{PacketType, first_packet};
 pub use property::{Properties, Property, PropertyId, Value};
 pub use rewrite::{Changes, RewriteError};
 pub use scanner::{Observed, PacketScanner, PacketStart, ScanError, ScanFault};

@@ -52,7 +52,7 @@ pub struct Edge {
 /// How CONNECT, and what follows it, is treated.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long a client may take until its CONNECT is complete.
+    /// How long a client may take until its CONNECT is complete, and a broker for its CONNACK.
     pub connect_timeout: Duration,
     /// Most bytes of a CONNECT.
     pub max_connect: u32,
@@ -97,6 +97,8 @@ pub enum Ending {
     TooLarge,
     /// The gateway drains.
     GoingAway,
+    /// The broker breaks off, or breaks the protocol.
+    BrokerFailed,
 }
 
 impl<T: Transport + ?Sized> Transport for Box<T> {
@@ -121,6 +123,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for ByteStream<IO> {
             Ending::Malformed => 1002,
             Ending::TooLarge => 1009,
             Ending::GoingAway => 1001,
+            Ending::BrokerFailed => 1011,
         });
     }
 }

@@ -16,7 +16,6 @@ use crate::credential::Source;
 use crate::quota::Overrun;
 use crate::token::Flaw;
 use crate::upstream::UpstreamError;
-use crate::websocket::DialError;
 
 /// Why a client's CONNECT did not reach a broker.
 #[derive(Debug, Error)]
@@ -41,10 +40,6 @@ pub(super) enum Failure {
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
     Broker(#[from] UpstreamError),
-    #[error("the broker opens no WebSocket: {0}")]
-    BrokerOpening(#[from] DialError),
-    #[error("the broker did not open a WebSocket in time")]
-    BrokerSilent,
     #[error("the broker did not take the CONNECT: {0}")]
     BrokerBroken(std::io::Error),
 }
@@ -107,8 +102,6 @@ impl Failure {
                 | UpstreamError::Exchange { .. }
                 | UpstreamError::TimedOut { .. },
             )
-            | Self::BrokerOpening(_)
-            | Self::BrokerSilent
             | Self::BrokerBroken(_) => Some((R::ServerUnavailable, C::ServerUnavailable)),
         }
     }
@@ -128,11 +121,7 @@ impl Failure {
             | Self::Refused(_)
             | Self::Limited(_)
             | Self::Rewrite(_) => Ending::Refused,
-            Self::Draining
-            | Self::Broker(_)
-            | Self::BrokerOpening(_)
-            | Self::BrokerSilent
-            | Self::BrokerBroken(_) => Ending::GoingAway,
+            Self::Draining | Self::Broker(_) | Self::BrokerBroken(_) => Ending::GoingAway,
         }
     }
 
@@ -151,8 +140,7 @@ impl Failure {
             Self::Rewrite(_) => "unusable_password",
             Self::Broker(UpstreamError::Overloaded { .. }) => "upstream_overloaded",
             Self::Broker(_) => "upstream_unreachable",
-            Self::BrokerSilent => "upstream_timeout",
-            Self::BrokerOpening(_) | Self::BrokerBroken(_) => "upstream_failed",
+            Self::BrokerBroken(_) => "upstream_failed",
         }
     }
 
@@ -161,8 +149,6 @@ impl Failure {
         matches!(
             self,
             Self::Broker(_)
-                | Self::BrokerOpening(_)
-                | Self::BrokerSilent
                 | Self::BrokerBroken(_)
                 | Self::Refused(
                     Refusal::Token(Flaw::Unavailable) | Refusal::Callout(Objection::Undecided)

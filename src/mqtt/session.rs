@@ -4,13 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use zeroize::Zeroizing;
 
 use super::broker::Broker;
 use super::codec::{
-    Changes, Connect, DisconnectReason, Limits, Note, Progress, Version, disconnect_v5,
+    Changes, Connack, ConnackReason, Connect, DisconnectReason, Limits, Progress, ScanFault,
 };
-use super::frames::Packets;
+use super::frames::{Fault, Packets};
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, let_go};
 use crate::access::{Admission, ClientCredential, Connection, Refusal, Standing};
@@ -18,10 +19,10 @@ use crate::credential::{Place, Presented};
 use crate::listener::crowd::household;
 use crate::listener::{Announcement, Remote};
 use crate::quota::{self, Key, Overrun, Quota, Quotas};
-use crate::relay::{Breach, End, Farewell, Idle, Relay};
+use crate::relay::{Cause, End, Farewell, Idle, Relay};
 use crate::route::{Demand, Entry};
 use crate::secret::Secret;
-use crate::upstream::Servers;
+use crate::upstream::{Busy, Outcome, Servers};
 
 /// What stands behind the gate, and what it takes to pass.
 #[derive(Debug)]
@@ -85,10 +86,10 @@ struct Refused<C> {
 /// What the relay needs to know of a CONNECT that has passed.
 struct Opened {
     broker: Broker,
-    version: Version,
+    busy: Busy,
+    asked: Asked,
     keep_alive: u16,
     auth: bool,
-    maximum_packet_size: Option<u32>,
     /// What the client was admitted by.
     standing: Standing,
     /// What the session counts as while it lasts.
@@ -178,9 +179,13 @@ impl Session<'_> {
             match self.verdict(lifecycle.changed().await, None).await {
                 None => {}
                 Some(Ended::Draining) => return Failure::Draining,
-                Some(Ended::Untrusted | Ended::Expired | Ended::Overdue | Ended::Silent) => {
-                    return Failure::Untrusted;
-                }
+                Some(
+                    Ended::Untrusted
+                    | Ended::Expired
+                    | Ended::Overdue
+                    | Ended::Silent
+                    | Ended::Unanswered,
+                ) => return Failure::Untrusted,
             }
         }
     }
@@ -210,12 +215,14 @@ impl Session<'_> {
         let of_client = self.count_client(&admission).await?;
         let rewritten = rewrite(&admission, connect)?;
         let version = connect.version();
-        let mut broker = Broker::dial(self.servers, self.connection, &admission, version).await?;
+        let dialling = Broker::dial(self.servers, self.connection, &admission, version);
+        let (mut broker, busy) = dialling.await?;
         let bytes = rewritten.as_ref().map_or(connect.as_bytes(), |bytes| bytes);
         let sending = send(&mut broker, bytes);
         tokio::time::timeout(self.servers.connect_timeout(), sending)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .inspect_err(|_| self.servers.note(&busy, Outcome::Faulty))
             .map_err(Failure::BrokerBroken)?;
         tracing::debug!(
             connection = %self.connection.id(), version = %connect.version(),
@@ -223,10 +230,10 @@ impl Session<'_> {
         );
         Ok(Opened {
             broker,
-            version: connect.version(),
+            busy,
+            asked: self.asked(connect),
             keep_alive: connect.keep_alive(),
             auth,
-            maximum_packet_size: connect.maximum_packet_size(),
             standing: admission.into_standing(self.demand),
             places: [of_address, of_client],
         })
@@ -311,17 +318,19 @@ impl Session<'_> {
     ) {
         let Opened {
             broker,
-            version,
+            busy,
+            asked,
             keep_alive,
             auth,
-            maximum_packet_size,
             standing,
             places: _places,
         } = opened;
-        let up = Packets::of_client(version, self.edge.settings.max_packet, auth);
-        let down = Packets::of_broker(version, auth);
-        let mut relay =
-            Relay::new(client, broker, up, down, idle(keep_alive)).on_breach(tell_of_breach);
+        let (tell, mut connack) = oneshot::channel();
+        let up = Packets::of_client(asked, self.edge.settings.max_packet, auth);
+        let down = Packets::of_broker(asked, auth, tell);
+        // How long the client may be silent is known with the CONNACK.
+        let mut relay = Relay::new(client, broker, up, down, Idle::Never).before_end(tell_of);
+        let mut answer_by = Some(tokio::time::Instant::now() + self.edge.settings.connect_timeout);
         relay.begin_with(rest);
         let now = self.edge.clock.now();
         let certificate_left = self.connection.time_left(now);
@@ -352,18 +361,76 @@ impl Session<'_> {
                     }
                 }
                 () = until(drain_at), if !relay.is_closing() => Some(Ended::Draining),
+                answer = &mut connack, if answer_by.is_some() => {
+                    answer_by = None;
+                    let answer = answer.ok();
+                    self.note_answer(&busy, answer);
+                    let of_server = answer.and_then(|connack| connack.server_keep_alive);
+                    relay.set_idle(idle(of_server.unwrap_or(keep_alive)));
+                    None
+                }
+                () = until(answer_by), if !relay.is_closing() => {
+                    answer_by = None;
+                    self.note_silence(&busy, relay.downward());
+                    Some(Ended::Unanswered)
+                }
                 // Last: it may use up the task's turn, and nothing else would be heard then.
                 end = relay.run() => match end {
-                    Some(end) => return self.report(&end),
+                    Some(end) => {
+                        if answer_by.is_some() {
+                            self.note_last_answer(&busy, connack.try_recv());
+                        }
+                        return self.report(&end);
+                    }
                     None => Some(Ended::Silent),
                 },
             };
             if let Some(ended) = ended {
                 tracing::debug!(connection = %self.connection.id(), ?ended, "closing an MQTT session");
                 relay.client_mut().end_with(ended.ending());
-                relay.close(self.farewell(ended, version, maximum_packet_size));
+                relay.close(self.farewell(ended, relay.downward()));
             }
         }
+    }
+
+    /// Any answer is a sign of life, but one that says that there is none.
+    fn note_answer(&self, busy: &Busy, connack: Option<Connack>) {
+        let Some(connack) = connack else {
+            self.edge.metrics.refused("upstream_failed");
+            let (connection, broker) = (self.connection.id(), busy.server());
+            tracing::warn!(%connection, broker, "the broker fails before it has sent a CONNACK");
+            return self.servers.note(busy, Outcome::Faulty);
+        };
+        self.servers.note(
+            busy,
+            if connack.is_unavailable() {
+                Outcome::Faulty
+            } else {
+                Outcome::Fine
+            },
+        );
+    }
+
+    /// The same if the session has ended already. Where there is none and the broker has not failed, the
+    /// client has not waited for it.
+    fn note_last_answer(&self, busy: &Busy, answer: Result<Connack, TryRecvError>) {
+        match answer {
+            Ok(connack) => self.note_answer(busy, Some(connack)),
+            Err(TryRecvError::Closed) => self.note_answer(busy, None),
+            Err(TryRecvError::Empty) => {}
+        }
+    }
+
+    /// The broker has not answered in time: by its own fault, unless it has asked the client for more.
+    fn note_silence(&self, busy: &Busy, packets: &Packets) {
+        let connection = self.connection.id();
+        if packets.has_asked() {
+            tracing::info!(%connection, "an MQTT client does not finish its authentication");
+            return;
+        }
+        self.servers.note(busy, Outcome::Faulty);
+        self.edge.metrics.refused("upstream_timeout");
+        tracing::warn!(%connection, broker = busy.server(), "the broker sends no CONNACK in time");
     }
 
     fn end(&self, error: &Refusal) -> Ended {
@@ -417,34 +484,22 @@ impl Session<'_> {
         self.edge.drain_timeout.mul_f64(share * 0.8)
     }
 
-    /// MQTT 5 clients are told why (MQTT 5.0 §3.14.2.1), others see the connection end. The broker
-    /// sees it end too, as it would without a gateway.
-    fn farewell(
-        &self,
-        ended: Ended,
-        version: Version,
-        maximum_packet_size: Option<u32>,
-    ) -> Farewell {
+    /// Clients are told why as far as their version has words for it. The broker sees the connection end,
+    /// as it would without a gateway.
+    fn farewell(&self, ended: Ended, packets: &Packets) -> Farewell {
+        use {ConnackReason as C, DisconnectReason as D};
         let reference = self.edge.settings.server_reference.as_deref();
-        let reason = match ended {
-            Ended::Draining if reference.is_some() => DisconnectReason::ServerMoved,
-            Ended::Draining => DisconnectReason::ServerShuttingDown,
-            Ended::Expired | Ended::Untrusted => DisconnectReason::NotAuthorized,
-            Ended::Overdue => DisconnectReason::MaximumConnectTime,
-            Ended::Silent => DisconnectReason::KeepAliveTimeout,
-        };
-        let server_reference = reference.filter(|_| ended == Ended::Draining);
-        let note = Note {
-            server_reference,
-            maximum_packet_size,
-            ..Note::default()
-        };
-        let client = match version {
-            Version::V5 => disconnect_v5(reason, &note),
-            Version::V31 | Version::V311 => Vec::new(),
+        let reference = reference.filter(|_| ended == Ended::Draining);
+        let (before, behind) = match ended {
+            Ended::Draining if reference.is_some() => (C::ServerMoved, D::ServerMoved),
+            Ended::Draining => (C::ServerUnavailable, D::ServerShuttingDown),
+            Ended::Expired | Ended::Untrusted => (C::NotAuthorized, D::NotAuthorized),
+            Ended::Overdue => (C::NotAuthorized, D::MaximumConnectTime),
+            Ended::Silent => (C::UnspecifiedError, D::KeepAliveTimeout),
+            Ended::Unanswered => (C::ServerUnavailable, D::UnspecifiedError),
         };
         Farewell {
-            client,
+            client: packets.last_words(before, Some(behind), reference),
             upstream: Vec::new(),
         }
     }
@@ -457,7 +512,7 @@ impl Session<'_> {
                 self.edge.metrics.refused("mqtt_breach");
                 tracing::info!(%connection, reason, "MQTT session ended: the client broke the protocol");
             }
-            End::Broken(error) => tracing::debug!(%connection, %error, "MQTT session broke off"),
+            End::Upstream(error) => tracing::debug!(%connection, %error, "MQTT session broke off"),
         }
     }
 
@@ -491,22 +546,24 @@ enum Ended {
     Overdue,
     Untrusted,
     Silent,
+    /// The broker has sent no CONNACK.
+    Unanswered,
 }
 
 impl Ended {
     fn ending(self) -> Ending {
         match self {
-            Self::Draining | Self::Silent => Ending::GoingAway,
+            Self::Draining | Self::Silent | Self::Unanswered => Ending::GoingAway,
             Self::Expired | Self::Overdue | Self::Untrusted => Ending::Refused,
         }
     }
 }
 
-fn tell_of_breach(client: &mut impl Transport, breach: &Breach) {
-    client.end_with(if breach.too_large {
-        Ending::TooLarge
-    } else {
-        Ending::Malformed
+fn tell_of(client: &mut impl Transport, cause: &Cause<Fault>) {
+    client.end_with(match cause {
+        Cause::Client(Fault::Packet(ScanFault::TooLarge { .. })) => Ending::TooLarge,
+        Cause::Client(_) => Ending::Malformed,
+        Cause::Upstream(_) => Ending::BrokerFailed,
     });
 }
 
@@ -524,11 +581,16 @@ fn idle(keep_alive: u16) -> Idle {
 }
 
 /// The CONNECT with what the client is known by as its password, where it has none or has shown its
-/// token there; `None` if it goes as it is, byte for byte.
+/// token there; `None` if it goes as it is, byte for byte, as one does that brings an authentication
+/// method in place of a password (MQTT 5.0 §4.12).
 fn rewrite(
     admission: &Admission,
     connect: &Connect<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    if connect.authentication_method().is_some() && connect.password().is_none() {
+        // What authenticates this client at the broker comes in AUTH packets.
+        return Ok(None);
+    }
     let secret = match admission.credential() {
         ClientCredential::Certificate(device) => device
             .client_secret()

@@ -6,13 +6,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::proxy_protocol::{Introduction, ProxyProtocol};
 use super::server::Server;
-use crate::socket::Socket;
+use crate::socket::{self, Socket};
 use crate::tls::Initiator;
 
 /// What is spoken on a connection.
@@ -51,7 +53,7 @@ pub(super) async fn connect(
 ) -> io::Result<Link> {
     let connected = async {
         let mut stream = server.connect().await?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         if settings.proxy_protocol != ProxyProtocol::Off {
             let header = settings.proxy_protocol.header(client, spoken)?;
             stream.write_all(&header).await?;
@@ -66,6 +68,12 @@ pub(super) async fn connect(
     tokio::time::timeout(settings.connect_timeout, connected)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Small messages leave at once, and a server that vanishes without a word, as clients do, is noticed.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&socket::keep_alive())
 }
 
 /// An open connection to a server.
@@ -132,5 +140,23 @@ impl AsyncWrite for Link {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_has_vanished_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        assert!(!SockRef::from(&stream).keepalive().unwrap());
+        prepare(&stream).unwrap();
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+        assert!(stream.nodelay().unwrap());
     }
 }

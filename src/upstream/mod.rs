@@ -194,17 +194,23 @@ impl Servers {
         client: &Introduction<'_>,
         device: Option<DeviceKey>,
     ) -> Result<Dialled, UpstreamError> {
-        let mut search = Search::new(device);
-        let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        while let Some(busy) = self.next(&mut search) {
-            match self.connect(busy.at(), spoken, Some(client)).await {
-                Ok(stream) => return Ok(Dialled { stream, busy }),
-                Err(error) => failure = error,
-            }
-            self.note(&busy, of_connecting(&failure));
-            search.pass_over(Arc::clone(busy.at()));
+        self.dialling(spoken, client, device).next().await
+    }
+
+    /// The same as a search that goes on where what comes first on a connection fails.
+    pub fn dialling<'a>(
+        &'a self,
+        spoken: Spoken,
+        client: &'a Introduction<'a>,
+        device: Option<DeviceKey>,
+    ) -> Dialling<'a> {
+        Dialling {
+            servers: self,
+            spoken,
+            client,
+            search: Search::new(device),
+            failure: io::ErrorKind::NotFound.into(),
         }
-        Err(self.give_up(&search, failure))
     }
 
     /// The device, asked for only where servers are chosen by it.
@@ -283,6 +289,44 @@ impl Servers {
     /// Whether a connection is opened for one client and serves no other.
     fn introduces_clients(&self) -> bool {
         self.settings().proxy_protocol != ProxyProtocol::Off
+    }
+}
+
+/// The servers of a group that are dialled one after the other.
+#[derive(Debug)]
+pub struct Dialling<'a> {
+    servers: &'a Servers,
+    spoken: Spoken,
+    client: &'a Introduction<'a>,
+    search: Search,
+    /// What the last one has said.
+    failure: io::Error,
+}
+
+impl Dialling<'_> {
+    /// A connection to the next server that can be reached.
+    ///
+    /// # Errors
+    /// As [`Servers::dial`], when no server is left.
+    pub async fn next(&mut self) -> Result<Dialled, UpstreamError> {
+        while let Some(busy) = self.servers.next(&mut self.search) {
+            let connecting = self
+                .servers
+                .connect(busy.at(), self.spoken, Some(self.client));
+            match connecting.await {
+                Ok(stream) => return Ok(Dialled { stream, busy }),
+                Err(error) => self.pass_over(&busy, error),
+            }
+        }
+        let failure = std::mem::replace(&mut self.failure, io::ErrorKind::NotFound.into());
+        Err(self.servers.give_up(&self.search, failure))
+    }
+
+    /// Does without this server, which has failed.
+    pub fn pass_over(&mut self, busy: &Busy, failure: io::Error) {
+        self.servers.note(busy, of_connecting(&failure));
+        self.search.pass_over(Arc::clone(busy.at()));
+        self.failure = failure;
     }
 }
 

@@ -14,6 +14,9 @@ use super::frame::{self, Event, Opcode, Role, Unwrapped, Unwrapper, Violation};
 /// Most bytes that one frame of ours carries; what is written beyond waits for the next.
 const CHUNK: usize = 16 * 1024;
 
+/// Most bytes of pongs on their way out while more is read: who sends pings and reads no pongs waits.
+const MOST_PONGS: usize = 1024;
+
 /// A WebSocket that carries bytes.
 #[derive(Debug)]
 pub struct ByteStream<IO> {
@@ -23,35 +26,45 @@ pub struct ByteStream<IO> {
     /// Frames on their way out.
     out: Vec<u8>,
     written: usize,
+    /// How much of `out` answers pings.
+    pongs: usize,
+    /// What writing has met while there was something to be read; told to whoever writes next.
+    failure: Option<io::Error>,
     close_code: u16,
     /// A Close of ours is on its way or out.
     closed: bool,
     /// The other side has ended, by Close or by force.
     ended: bool,
+    /// The connection below is told that nothing follows.
+    shut: bool,
 }
 
 impl<IO> ByteStream<IO> {
-    /// The server's end of a connection that has been upgraded; a client's message may have
-    /// `max_message` bytes.
-    pub fn of_server(io: IO, max_message: u64) -> Self {
-        Self::new(io, Role::Server, Unwrapper::new(Role::Client, max_message))
+    /// The server's end of a connection that has been upgraded.
+    pub fn of_server(io: IO) -> Self {
+        Self::new(io, Role::Server, Role::Client)
     }
 
-    /// The client's end. A message of the server may be of any size, since none of it is kept.
+    /// The client's end.
     pub fn of_client(io: IO) -> Self {
-        Self::new(io, Role::Client, Unwrapper::new(Role::Server, u64::MAX))
+        Self::new(io, Role::Client, Role::Server)
     }
 
-    fn new(io: IO, role: Role, unwrapper: Unwrapper) -> Self {
+    /// A message of the other side may be of any size, since none of it is kept: what is too large is
+    /// for the protocol inside to say.
+    fn new(io: IO, role: Role, other: Role) -> Self {
         Self {
             io,
             role,
-            unwrapper,
+            unwrapper: Unwrapper::new(other),
             out: Vec::new(),
             written: 0,
+            pongs: 0,
+            failure: None,
             close_code: 1000,
             closed: false,
             ended: false,
+            shut: false,
         }
     }
 
@@ -101,7 +114,9 @@ impl<IO> ByteStream<IO> {
                     kept += length;
                 }
                 Some(Event::Ping(ping)) if !self.closed => {
+                    let before = self.out.len();
                     self.queue(Opcode::Pong, ping.as_bytes());
+                    self.pongs += self.out.len() - before;
                 }
                 Some(Event::Ping(_) | Event::Pong) => {}
                 Some(Event::Close(code)) => {
@@ -117,6 +132,9 @@ impl<IO> ByteStream<IO> {
 
 impl<IO: AsyncWrite + Unpin> ByteStream<IO> {
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
         while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
             if written == 0 {
@@ -125,9 +143,38 @@ impl<IO: AsyncWrite + Unpin> ByteStream<IO> {
             self.written += written;
         }
         if self.written > 0 {
-            self.out = Vec::new();
-            self.written = 0;
+            self.forget_out();
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn forget_out(&mut self) {
+        self.out = Vec::new();
+        self.written = 0;
+        self.pongs = 0;
+    }
+
+    /// Writes what there is on behalf of a reader, whom it concerns only that something is left. That
+    /// nobody takes it any more is told to whoever writes next: what the other side has sent before
+    /// is to be read all the same.
+    fn poll_out_aside(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.failure.is_some() {
+            return Poll::Ready(());
+        }
+        if let Err(failure) = ready!(self.poll_out(cx)) {
+            self.forget_out();
+            self.failure = Some(failure);
+        }
+        Poll::Ready(())
+    }
+
+    /// Ends the connection below behind a Close that both sides have said: the server is the first to
+    /// (RFC 6455 §7.1.1), and at once.
+    fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            self.shut = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -141,9 +188,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<IO> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            // Before more is read: who sends pings and reads no pongs waits.
-            ready!(this.poll_out(cx))?;
+            // Bytes of ours that the other side does not take do not keep us from reading: it may be
+            // waiting for the same.
+            let out = this.poll_out_aside(cx);
+            if out.is_pending() && this.pongs > MOST_PONGS {
+                return Poll::Pending;
+            }
             if this.ended || buf.remaining() == 0 {
+                if out.is_ready() && this.unwrapper.is_closed() && this.role == Role::Server {
+                    // Whether it can be is of no matter to a stream that is at its end.
+                    let _ = this.poll_hang_up(cx);
+                }
                 return Poll::Ready(Ok(()));
             }
             let raw = buf.initialize_unfilled();
@@ -157,8 +212,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<IO> {
             let kept = this.unwrap(raw.get_mut(..length).unwrap_or_default());
             if kept > 0 {
                 buf.advance(kept);
-                // What control frames have queued goes out with the next poll of either side.
-                let _ = this.poll_out(cx)?;
+                // What is left of it goes out with the next poll of either side.
+                let _ = this.poll_out_aside(cx);
                 return Poll::Ready(Ok(()));
             }
         }
@@ -192,7 +247,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ByteStream<IO> {
         let code = self.close_code;
         self.queue_close(code);
         ready!(self.poll_out(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.poll_hang_up(cx)
     }
 }
 
@@ -212,7 +267,7 @@ mod tests {
 
     fn pair() -> (ByteStream<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(1 << 16);
-        (ByteStream::of_server(near, 1024), far)
+        (ByteStream::of_server(near), far)
     }
 
     /// A client's frame, masked with 1, 2, 3, 4.
@@ -275,10 +330,6 @@ mod tests {
             (vec![0x82, 1, b'x'], 1002),
             (masked(0xc2, b"x"), 1002),
             (masked(0x80, b"x"), 1002),
-            (
-                [&[0x82, 0xfe, 0x08, 0x00, 0, 0, 0, 0][..], &[0; 2048]].concat(),
-                1009,
-            ),
         ] {
             let (mut stream, mut client) = pair();
             client.write_all(&bytes).await.unwrap();
@@ -291,6 +342,106 @@ mod tests {
                 [0x88, 2, code.to_be_bytes()[0], code.to_be_bytes()[1]]
             );
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_are_read_though_nobody_takes_the_answer_to_the_close_behind_them() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut server = ByteStream::of_server(near);
+        let sent = [masked(0x82, b"last"), masked(0x88, &[0x03, 0xe8])].concat();
+        far.write_all(&sent).await.unwrap();
+        drop(far);
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last");
+        assert!(server.write_all(b"x").await.is_err());
+
+        let (near, mut far) = duplex(1 << 16);
+        let mut client = ByteStream::of_client(near);
+        far.write_all(b"\x82\x04last\x88\x02\x03\xe8")
+            .await
+            .unwrap();
+        drop(far);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_read_though_nobody_takes_the_answer_to_the_ping_before_them() {
+        let (near, mut far) = duplex(1 << 16);
+        let mut server = ByteStream::of_server(near);
+        let sent = [masked(0x89, b"?"), masked(0x82, b"last")].concat();
+        far.write_all(&sent).await.unwrap();
+        drop(far);
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"last");
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_is_read_on() {
+        for of_server in [true, false] {
+            let (near, mut far) = duplex(64);
+            let (mut stream, frame) = if of_server {
+                (ByteStream::of_server(near), masked(0x82, b"up"))
+            } else {
+                (ByteStream::of_client(near), b"\x82\x02up".to_vec())
+            };
+            stream.write_all(&[b'x'; 1000]).await.unwrap();
+            for _ in 0..100 {
+                far.write_all(&frame).await.unwrap();
+                let mut read = [0; 2];
+                stream.read_exact(&mut read).await.unwrap();
+                assert_eq!(&read, b"up");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_pings_and_reads_no_pongs_is_not_read_without_end() {
+        let (near, mut far) = duplex(64);
+        let mut stream = ByteStream::of_server(near);
+        let pings = masked(0x89, &[b'p'; 100]).repeat(1000);
+        let mut read = [0; 256];
+        let many_turns = async {
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = stream.read(&mut read) => panic!("there is nothing to be read"),
+            _ = far.write_all(&pings) => panic!("all was read"),
+            () = many_turns => {}
+        }
+        assert!(stream.out.len() < MOST_PONGS + 512, "{}", stream.out.len());
+    }
+
+    #[tokio::test]
+    async fn behind_a_close_of_both_sides_the_server_hangs_up_at_once() {
+        let (mut stream, mut client) = pair();
+        client
+            .write_all(&masked(0x88, &[0x03, 0xe8]))
+            .await
+            .unwrap();
+        assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x88, 2, 0x03, 0xe8]);
+        stream.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_message_may_be_of_any_size() {
+        let (mut stream, mut client) = pair();
+        let head = [0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        client
+            .write_all(&[&head[..], b"begun"].concat())
+            .await
+            .unwrap();
+        let mut read = [0; 5];
+        stream.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"begun");
     }
 
     #[tokio::test]
@@ -311,10 +462,7 @@ mod tests {
     #[tokio::test]
     async fn both_ends_understand_each_other() {
         let (near, far) = duplex(1 << 16);
-        let (mut client, mut server) = (
-            ByteStream::of_client(near),
-            ByteStream::of_server(far, 1 << 20),
-        );
+        let (mut client, mut server) = (ByteStream::of_client(near), ByteStream::of_server(far));
         let bytes: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         for _ in 0..2 {
             let mut got = vec![0; bytes.len()];

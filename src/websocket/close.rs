@@ -1,8 +1,10 @@
 //! Closing a WebSocket that is tunnelled: what is said to each side, and how its frames are
 //! followed to say it at the right place.
 
+use std::convert::Infallible;
+
 use super::frame::{self, FrameScanner};
-use crate::relay::{Breach, Farewell, Framing};
+use crate::relay::{Breach, Cause, Farewell, Framing};
 
 /// Why the gateway closes a WebSocket (RFC 6455 §7.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,9 @@ impl CloseCode {
 
 /// A tunnel passes every frame; only where they end matters.
 impl Framing for FrameScanner {
-    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach> {
+    type Fault = Infallible;
+
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, Breach<Infallible>> {
         Self::advance(self, bytes);
         Ok(bytes.len())
     }
@@ -49,6 +53,15 @@ impl Framing for FrameScanner {
 
     fn has_ended(&self) -> bool {
         self.close_seen() && self.at_boundary()
+    }
+
+    fn check_end(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    /// An upstream that fails is seen to by the end of the connection.
+    fn farewell(&mut self, _: &Cause<Infallible>) -> Vec<u8> {
+        Vec::new()
     }
 }
 

@@ -250,12 +250,6 @@ pub enum Violation {
     /// A text message, where only binary ones are taken (\[MQTT-6.0.0-1\] of MQTT).
     #[error("a text message")]
     Text,
-    /// The message is larger than is taken.
-    #[error("a message is over the limit of {limit} bytes")]
-    TooLarge {
-        /// The limit in bytes of payload.
-        limit: u64,
-    },
 }
 
 impl Violation {
@@ -275,7 +269,6 @@ impl Violation {
             | Self::CloseCode => 1002,
             Self::Text => 1003,
             Self::CloseReason => 1007,
-            Self::TooLarge { .. } => 1009,
         }
     }
 }
@@ -361,9 +354,6 @@ pub struct Unwrapped {
 #[derive(Debug, Clone)]
 pub struct Unwrapper {
     sender: Role,
-    max_message: u64,
-    /// The payload of the current message, as far as its frames announced it, in bytes.
-    message: u64,
     /// A fragmented message waits for its continuation.
     unfinished: bool,
     state: State,
@@ -386,14 +376,11 @@ struct Payload {
 }
 
 impl Unwrapper {
-    /// For the frames of `sender`; `max_message` is its largest message, all the frames together,
-    /// in bytes of payload.
+    /// For the frames of `sender`.
     #[must_use]
-    pub fn new(sender: Role, max_message: u64) -> Self {
+    pub fn new(sender: Role) -> Self {
         Self {
             sender,
-            max_message,
-            message: 0,
             unfinished: false,
             state: State::Head(Head::default()),
         }
@@ -493,7 +480,7 @@ impl Unwrapper {
             return Err(Violation::LongControl);
         }
         if head.has_size() {
-            self.check_size(head, opcode?)
+            check_size(head)
         } else {
             Ok(())
         }
@@ -524,24 +511,6 @@ impl Unwrapper {
         }
     }
 
-    fn check_size(&self, head: &Head, opcode: Opcode) -> Result<(), Violation> {
-        let size = head.size();
-        let shortest = match head.size_bytes() {
-            2 => size > 125,
-            8 => size > u64::from(u16::MAX) && size >> 63 == 0,
-            _ => true,
-        };
-        if !shortest {
-            return Err(Violation::Length);
-        }
-        if !opcode.is_control() && self.message.saturating_add(size) > self.max_message {
-            return Err(Violation::TooLarge {
-                limit: self.max_message,
-            });
-        }
-        Ok(())
-    }
-
     /// Goes from a complete, checked head to its payload.
     fn begin(&mut self, head: &Head) -> Result<Outcome, Violation> {
         let first = head.first();
@@ -549,7 +518,6 @@ impl Unwrapper {
         let left = head.size();
         if !opcode.is_control() {
             self.unfinished = first & FIN == 0;
-            self.message = self.message.saturating_add(left);
         }
         let control = ControlPayload::EMPTY;
         self.state = State::Payload(Payload {
@@ -570,9 +538,6 @@ impl Unwrapper {
         let State::Payload(Payload { left: 0, .. }) = self.state else {
             return;
         };
-        if !self.unfinished {
-            self.message = 0;
-        }
         self.state = State::Head(Head::default());
     }
 
@@ -598,6 +563,21 @@ impl Unwrapper {
             Opcode::Pong | Opcode::Continuation | Opcode::Text | Opcode::Binary => Event::Pong,
         };
         Ok(Outcome::Control(event))
+    }
+}
+
+/// A message may be of any size, since none of it is held; but its length has one form.
+fn check_size(head: &Head) -> Result<(), Violation> {
+    let size = head.size();
+    let shortest = match head.size_bytes() {
+        2 => size > 125,
+        8 => size > u64::from(u16::MAX) && size >> 63 == 0,
+        _ => true,
+    };
+    if shortest {
+        Ok(())
+    } else {
+        Err(Violation::Length)
     }
 }
 
@@ -771,18 +751,13 @@ mod tests {
     }
 
     /// What is seen of `stream` when it comes in pieces of these sizes.
-    fn unwrap(stream: &[u8], limit: u64, piece: impl FnMut() -> usize) -> Seen {
-        unwrap_of(Role::Client, stream, limit, piece)
+    fn unwrap(stream: &[u8], piece: impl FnMut() -> usize) -> Seen {
+        unwrap_of(Role::Client, stream, piece)
     }
 
-    fn unwrap_of(
-        sender: Role,
-        stream: &[u8],
-        limit: u64,
-        mut piece: impl FnMut() -> usize,
-    ) -> Seen {
+    fn unwrap_of(sender: Role, stream: &[u8], mut piece: impl FnMut() -> usize) -> Seen {
         let mut seen = Seen::default();
-        let mut unwrapper = Unwrapper::new(sender, limit);
+        let mut unwrapper = Unwrapper::new(sender);
         let mut unread = stream;
         while !unread.is_empty() {
             let (read, behind) = unread.split_at(piece().clamp(1, unread.len()));
@@ -818,7 +793,7 @@ mod tests {
     }
 
     fn whole(stream: &[u8]) -> Seen {
-        unwrap(stream, 1 << 20, || usize::MAX)
+        unwrap(stream, || usize::MAX)
     }
 
     fn sizes(seed: u64) -> impl FnMut() -> usize {
@@ -869,14 +844,14 @@ mod tests {
     fn a_stream_is_unwrapped_alike_however_it_is_split() {
         let stream = fragmented_stream();
         let expected = whole(&stream);
-        assert_eq!(unwrap(&stream, 1 << 20, || 1), expected);
+        assert_eq!(unwrap(&stream, || 1), expected);
         for seed in 0..200 {
-            assert_eq!(unwrap(&stream, 1 << 20, sizes(seed)), expected);
+            assert_eq!(unwrap(&stream, sizes(seed)), expected);
         }
         for cut in 0..600 {
             let mut first = Some(cut);
             assert_eq!(
-                unwrap(&stream, 1 << 20, || first.take().unwrap_or(usize::MAX)),
+                unwrap(&stream, || first.take().unwrap_or(usize::MAX)),
                 expected
             );
         }
@@ -885,7 +860,7 @@ mod tests {
     #[test]
     fn payload_is_given_before_its_frame_is_whole() {
         let mut bytes = frame(0x82, b"streaming");
-        let mut unwrapper = Unwrapper::new(Role::Client, 100);
+        let mut unwrapper = Unwrapper::new(Role::Client);
         let step = unwrapper.advance(&mut bytes[..9]).expect("legal");
         assert_eq!((step.taken, step.event), (9, Some(Event::Payload(6..9))));
         assert_eq!(&bytes[6..9], b"str");
@@ -897,7 +872,6 @@ mod tests {
     #[test]
     fn a_broken_rule_is_named_with_its_close_code() {
         let control = |payload: &[u8]| frame(0x88, payload);
-        let limit = Violation::TooLarge { limit: 1 << 20 };
         let cases: Vec<(Vec<u8>, Violation, u16)> = vec![
             (vec![0xC2], Violation::ReservedBits, 1002),
             (vec![0x92], Violation::ReservedBits, 1002),
@@ -937,44 +911,14 @@ mod tests {
             (control(b"\x00\x00"), Violation::CloseCode, 1002),
             (control(b"\x13\x88"), Violation::CloseCode, 1002),
             (control(b"\x03\xE8\xFF"), Violation::CloseReason, 1007),
-            (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 1], limit, 1009),
-            (
-                vec![0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255],
-                limit,
-                1009,
-            ),
         ];
         for (stream, fault, code) in cases {
             assert_eq!(whole(&stream).fault, Some(fault), "{stream:x?}");
-            assert_eq!(
-                unwrap(&stream, 1 << 20, || 1).fault,
-                Some(fault),
-                "{stream:x?}"
-            );
+            assert_eq!(unwrap(&stream, || 1).fault, Some(fault), "{stream:x?}");
             assert_eq!(fault.close_code(), code);
             let early = &stream[..stream.len() - 1];
             assert_eq!(whole(early).fault, None, "known no earlier: {stream:x?}");
         }
-    }
-
-    #[test]
-    fn the_limit_counts_the_message_and_not_its_frames() {
-        let fits = [
-            frame(0x02, &[0; 60]),
-            frame(0x80, &[0; 40]),
-            frame(0x82, &[0; 100]),
-        ]
-        .concat();
-        assert_eq!(unwrap(&fits, 100, || 7).fault, None);
-        let over = [
-            frame(0x02, &[0; 60]),
-            frame(0x89, b"p"),
-            frame(0x80, &[0; 41]),
-        ]
-        .concat();
-        let seen = unwrap(&over, 100, || 7);
-        assert_eq!(seen.fault, Some(Violation::TooLarge { limit: 100 }));
-        assert_eq!((seen.payload.len(), seen.pings.len()), (60, 1));
     }
 
     #[test]
@@ -1009,12 +953,12 @@ mod tests {
         stream.extend(close(1000, ""));
         let expected = [b"one ".as_slice(), &[b'x'; 70_000]].concat();
         for step in [1, 7, usize::MAX] {
-            let seen = unwrap_of(Role::Server, &stream, 1 << 20, || step);
+            let seen = unwrap_of(Role::Server, &stream, || step);
             assert_eq!(seen.payload, expected);
             assert_eq!(seen.pings, [b"there?"]);
             assert_eq!((seen.closed, seen.fault), (Some(Some(1000)), None));
         }
-        let masked = unwrap_of(Role::Server, &[0x82, 0x81], 100, || 1);
+        let masked = unwrap_of(Role::Server, &[0x82, 0x81], || 1);
         assert_eq!(masked.fault, Some(Violation::Masked));
         assert_eq!(Violation::Masked.close_code(), 1002);
     }

@@ -156,7 +156,9 @@ impl Opening {
     /// # Errors
     /// [`OpeningError::Subprotocol`] if it offers none of them.
     pub fn answer(&self, head: &Parts, spoken: &[&'static str]) -> Result<HeaderMap, OpeningError> {
-        let offered = |name: &&&str| has_token(&head.headers, &SEC_WEBSOCKET_PROTOCOL, name);
+        // Its names know case: what is answered must be what was offered (RFC 6455 §4.1).
+        let offered =
+            |name: &&&str| items(&head.headers, &SEC_WEBSOCKET_PROTOCOL).any(|item| item == **name);
         let subprotocol = *spoken
             .iter()
             .find(offered)
@@ -218,12 +220,13 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderVal
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|item| item.trim().eq_ignore_ascii_case(token))
+    items(headers, name).any(|item| item.eq_ignore_ascii_case(token))
+}
+
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! MQTT over TLS and inside WebSockets: the same clients, the same gate, the same answers. Every
 //! test goes over both, and in every version where versions differ.
 
+mod brokers;
 mod connect;
 mod credentials;
 mod crowd;

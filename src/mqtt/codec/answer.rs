@@ -114,7 +114,8 @@ pub enum DisconnectReason {
 /// What an MQTT 5 answer may say beside its reason code.
 ///
 /// It is advice: a string that MQTT cannot carry is left out, and all of it where the packet would
-/// be larger than the client takes (\[MQTT-3.1.2-25\], \[MQTT-3.2.2-19\]).
+/// be larger than the client takes (\[MQTT-3.1.2-25\], \[MQTT-3.2.2-19\]). Where even the bare packet
+/// is, there is nothing to be said but to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Note<'a> {
     /// A sentence for diagnosis, §3.2.2.3.9.
@@ -158,25 +159,28 @@ pub fn connack_v3(code: ReturnCode) -> [u8; 4] {
     [(PacketType::Connack as u8) << 4, 2, 0, code as u8]
 }
 
-/// The CONNACK with which MQTT 5 refuses; session present is 0 (\[MQTT-3.2.2-6\]).
+/// The CONNACK with which MQTT 5 refuses; session present is 0 (\[MQTT-3.2.2-6\]). Empty for a client
+/// that takes no packet so large.
 #[must_use]
 pub fn connack_v5(reason: ConnackReason, note: &Note<'_>) -> Vec<u8> {
     noted(PacketType::Connack, &[0, reason as u8], note)
 }
 
-/// The DISCONNECT with which an MQTT 5 server ends a connection.
+/// The DISCONNECT with which an MQTT 5 server ends a connection. Empty for a client that takes no
+/// packet so large.
 #[must_use]
 pub fn disconnect_v5(reason: DisconnectReason, note: &Note<'_>) -> Vec<u8> {
     noted(PacketType::Disconnect, &[reason as u8], note)
 }
 
 fn noted(kind: PacketType, head: &[u8], note: &Note<'_>) -> Vec<u8> {
-    let full = with_properties(kind, head, &note.properties());
-    if note.allows(&full) {
-        full
-    } else {
-        with_properties(kind, head, &[])
-    }
+    let forms = [&note.properties()[..], &[]];
+    let mut packets = forms
+        .map(|properties| with_properties(kind, head, properties))
+        .into_iter();
+    packets
+        .find(|packet| note.allows(packet))
+        .unwrap_or_default()
 }
 
 fn with_properties(kind: PacketType, head: &[u8], properties: &[u8]) -> Vec<u8> {
@@ -279,6 +283,21 @@ mod tests {
                 [0x20, 3, 0, 0x8A, 0]
             );
         }
+    }
+
+    #[test]
+    fn nothing_is_said_to_a_client_that_takes_no_packet_so_large() {
+        let note = |limit| Note {
+            reason_string: Some("no"),
+            maximum_packet_size: Some(limit),
+            ..Note::default()
+        };
+        let connack = |limit| connack_v5(ConnackReason::Banned, &note(limit));
+        assert_eq!(connack(5), [0x20, 3, 0, 0x8A, 0]);
+        assert!(connack(4).is_empty());
+        let disconnect = |limit| disconnect_v5(DisconnectReason::ServerBusy, &note(limit));
+        assert_eq!(disconnect(4), [0xE0, 2, 0x89, 0]);
+        assert!(disconnect(3).is_empty());
     }
 
     #[test]

@@ -188,6 +188,7 @@ impl<'a> Connect<'a> {
     pub fn read(buffer: &'a [u8], limits: &Limits) -> Result<Progress<Self>, ConnectError> {
         let unanswerable = |fault| ConnectError {
             version: None,
+            maximum_packet_size: None,
             fault,
         };
         let Some(extent) = read_extent(buffer).map_err(unanswerable)? else {
@@ -206,6 +207,7 @@ impl<'a> Connect<'a> {
             .map(Progress::Complete)
             .map_err(|fault| ConnectError {
                 version: Some(opening.version),
+                maximum_packet_size: opening.maximum_packet_size(),
                 fault,
             })
     }
@@ -405,6 +407,7 @@ fn check_size(extent: Extent, body: &[u8], limits: Limits) -> Result<(), Connect
     };
     Err(ConnectError {
         version,
+        maximum_packet_size: None,
         fault: Fault::TooLarge {
             size: extent.packet(),
             limit: limits.max_packet,
@@ -457,6 +460,20 @@ struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
+    /// The Maximum Packet Size, though the CONNECT may have a fault behind it: that is how it is told so.
+    fn maximum_packet_size(&self) -> Option<u32> {
+        if self.version < Version::V5 {
+            return None;
+        }
+        let mut fields = Fields::new(self.rest);
+        fields.two_bytes().ok()?;
+        let properties = Properties::read_unchecked(&mut fields, Place::Connect).ok()?;
+        match properties.find(PropertyId::MaximumPacketSize)? {
+            Value::FourBytes(size) => Some(size),
+            _ => None,
+        }
+    }
+
     /// `None` while `body` ends before the connect flags.
     fn read(body: &'a [u8], limits: Limits) -> Result<Option<Self>, ConnectError> {
         let Some((name, level)) = read_protocol(body)? else {
@@ -472,6 +489,7 @@ impl<'a> Opening<'a> {
         let flags = Flags(flags);
         flags.check(version).map_err(|fault| ConnectError {
             version: Some(version),
+            maximum_packet_size: None,
             fault,
         })?;
         Ok(Some(Self {
@@ -495,6 +513,7 @@ fn read_protocol(body: &[u8]) -> Result<Option<(&'static [u8], u8)>, ConnectErro
     }
     Err(ConnectError {
         version: None,
+        maximum_packet_size: None,
         fault: Fault::UnknownProtocol,
     })
 }
@@ -519,6 +538,7 @@ fn version_of(name: &[u8], level: u8, limits: Limits) -> Result<Version, Connect
     };
     Err(ConnectError {
         version: Some(answer),
+        maximum_packet_size: None,
         fault: Fault::UnsupportedVersion { level },
     })
 }

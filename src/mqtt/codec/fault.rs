@@ -15,6 +15,8 @@ pub struct ConnectError {
     /// The version whose form an answer takes; `None` where the client's version is not known, so
     /// that there is nothing to say but to close.
     pub version: Option<Version>,
+    /// The largest packet that the client takes, as far as that is known; `None` is no limit.
+    pub maximum_packet_size: Option<u32>,
     /// What is wrong.
     pub fault: Fault,
 }
@@ -33,6 +35,7 @@ impl ConnectError {
                 let sentence = self.fault.to_string();
                 let note = Note {
                     reason_string: in_a_sentence.then_some(&sentence),
+                    maximum_packet_size: self.maximum_packet_size,
                     ..Note::default()
                 };
                 Some(connack_v5(reason, &note))

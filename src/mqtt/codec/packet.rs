@@ -93,3 +93,11 @@ impl Extent {
         u32::from(self.header) + self.remaining
     }
 }
+
+/// How long the packet at the front of `bytes` is, whether all of it is there or not; `None` while
+/// its fixed header is not, or is none.
+#[must_use]
+pub fn first_packet(bytes: &[u8]) -> Option<usize> {
+    let extent = Extent::read(bytes).ok()??;
+    usize::try_from(extent.packet()).ok()
+}

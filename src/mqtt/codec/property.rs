@@ -182,18 +182,23 @@ impl<'a> Properties<'a> {
 
     /// Reads the Property Length and all that it spans.
     pub(super) fn read(fields: &mut Fields<'a>, place: Place) -> Result<Self, Fault> {
-        let length = fields.varint()?;
-        let bytes = fields.take(usize::try_from(length).unwrap_or(usize::MAX))?;
-        let properties = Self { bytes, place };
+        let properties = Self::read_unchecked(fields, place)?;
         properties.check()?;
         Ok(properties)
+    }
+
+    /// The same whatever it spans: what stands before the first fault can be found in it.
+    pub(super) fn read_unchecked(fields: &mut Fields<'a>, place: Place) -> Result<Self, Fault> {
+        let length = fields.varint()?;
+        let bytes = fields.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+        Ok(Self { bytes, place })
     }
 
     /// All properties, in order.
     pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
         let Self { bytes, place } = *self;
         let mut fields = Fields::new(bytes);
-        // Every one was read without a fault before, so `ok()` ends the list at its end only.
+        // Every one was read without a fault before, or nobody asks for those behind a fault.
         std::iter::from_fn(move || Property::read(&mut fields, place).ok())
     }
 

@@ -7,7 +7,7 @@
 
 use thiserror::Error;
 
-use super::answer::DisconnectReason;
+use super::answer::{ConnackReason, DisconnectReason};
 use super::connect::Version;
 use super::packet::{Extent, PacketType};
 
@@ -107,6 +107,18 @@ impl ScanFault {
                 DisconnectReason::MalformedPacket
             }
             Self::TooLarge { .. } => DisconnectReason::PacketTooLarge,
+        }
+    }
+
+    /// The same for a client that has had no CONNACK, §3.2.2.2.
+    #[must_use]
+    pub fn connack_reason(&self) -> ConnackReason {
+        match self {
+            Self::SecondConnect | Self::WrongSide(_) | Self::Auth | Self::AfterDisconnect => {
+                ConnackReason::ProtocolError
+            }
+            Self::ReservedType | Self::Flags(..) | Self::Varint => ConnackReason::MalformedPacket,
+            Self::TooLarge { .. } => ConnackReason::PacketTooLarge,
         }
     }
 }

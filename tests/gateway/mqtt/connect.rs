@@ -442,6 +442,63 @@ async fn enhanced_authentication_passes_both_ways_where_it_is_configured() {
 }
 
 #[tokio::test]
+async fn a_connect_with_an_authentication_method_and_no_password_gets_none() {
+    for transport in EVERY_TRANSPORT {
+        let lab = Config::x509().mqtt("enhanced_auth = true").start().await;
+        let connect = Connect::with_user_name(Version::V5).properties(METHOD);
+        let wire = lab.mqtt_device(transport).await;
+        accepted(&lab, wire, &connect, Version::V5).await;
+        let length = connect.bytes().len();
+        assert_eq!(lab.broker.received(0, length).await, connect.bytes());
+        // Without a method the certificate's secret is filled in.
+        let bare = Connect::with_user_name(Version::V5);
+        let wire = lab.mqtt_device(transport).await;
+        accepted(&lab, wire, &bare, Version::V5).await;
+        let filled = bare.password(SECRET).bytes();
+        assert_eq!(lab.broker.received(1, filled.len()).await, filled);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_packet_so_large_is_refused_by_closing() {
+    // Maximum Packet Size 5 and 4: a CONNACK has five bytes at least.
+    let (fits, does_not) = (&[0x27, 0, 0, 0, 5], &[0x27, 0, 0, 0, 4]);
+    let lab = Lab::x509().await;
+    let refused =
+        |properties: &[u8]| Connect::with_password(Version::V5, OTHER).properties(properties);
+    let malformed = |properties: &[u8]| {
+        let mut connect = usual(Version::V5).properties(properties);
+        connect.trailing = vec![0];
+        connect
+    };
+    for transport in EVERY_TRANSPORT {
+        for (connect, reason) in [(refused(fits), 0x87), (malformed(fits), 0x81)] {
+            let mut wire = lab.mqtt_device(transport).await;
+            wire.send(&connect.bytes()).await;
+            wire.ends_with(&[0x20, 3, 0, reason, 0]).await;
+        }
+        for connect in [refused(does_not), malformed(does_not)] {
+            let mut wire = lab.mqtt_device(transport).await;
+            wire.send(&connect.bytes()).await;
+            wire.end().await;
+        }
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn a_sentence_that_a_client_has_no_room_for_is_left_out_of_a_malformed_connects_refusal() {
+    let lab = Config::x509().mqtt("reason_strings = true").start().await;
+    let mut connect = usual(Version::V5).properties(&[0x27, 0, 0, 0, 8]);
+    connect.trailing = vec![0];
+    for transport in EVERY_TRANSPORT {
+        let mut wire = lab.mqtt_device(transport).await;
+        wire.send(&connect.bytes()).await;
+        wire.ends_with(&[0x20, 3, 0, 0x81, 0]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_reason_is_said_in_a_sentence_only_where_that_is_configured_and_wanted() {
     let refused = |properties: &'static [u8]| {
         Connect::with_password(Version::V5, OTHER).properties(properties)

@@ -8,7 +8,7 @@ use super::{accepted, session, session_with, usual};
 use crate::harness::ca::{device, valid_for};
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{
-    EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, field, packet, publish,
+    EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Will, Wire, field, packet, publish,
 };
 use crate::harness::{Authority, Client, Lab, Scripted};
 
@@ -219,6 +219,44 @@ async fn a_packet_over_the_limit_ends_the_session_and_does_not_pass() {
             lab.broker.say(1, &large);
             assert_eq!(wire.packet().await.unwrap(), large);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_a_websocket_may_be_larger_than_its_packets() {
+    for version in EVERY_VERSION {
+        let limits = "max_packet = \"1KiB\"\nmax_connect = \"1KiB\"";
+        let lab = Config::x509().mqtt(limits).start().await;
+        let mut wire = session(&lab, Transport::WebSocket, version).await;
+        let fitting = publish(version, "t", &[b'x'; 700]).repeat(100);
+        wire.send(&fitting).await;
+        let expected = [usual(version).bytes(), fitting.clone()].concat();
+        assert_eq!(lab.broker.received(0, expected.len()).await, expected);
+        // In one message with them, a packet that is too large itself.
+        let large = publish(version, "t", &[b'x'; 1100]);
+        wire.send(&[&fitting[..], &large].concat()).await;
+        let code = disconnected(&mut wire, version, 0x95).await;
+        assert_eq!(code, Some(1009));
+        drop(wire);
+        let expected = [&expected[..], &fitting].concat();
+        assert_eq!(lab.broker.ended(0).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_connect_over_the_limit_is_refused_by_mqtt_in_whatever_message_it_comes() {
+    for version in EVERY_VERSION {
+        let limits = "max_packet = \"1KiB\"\nmax_connect = \"1KiB\"";
+        let lab = Config::x509().mqtt(limits).start().await;
+        let mut wire = lab.mqtt_device(Transport::WebSocket).await;
+        let large = usual(version).will(Will::new(&[b'w'; 2000]));
+        wire.send(&large.bytes()).await;
+        let code = match version {
+            Version::V31 | Version::V311 => wire.end().await,
+            Version::V5 => wire.ends_with(&[0x20, 3, 0, 0x95, 0]).await,
+        };
+        assert_eq!(code, Some(1009));
+        lab.broker.assert_untouched().await;
     }
 }
 
