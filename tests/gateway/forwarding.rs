@@ -1070,3 +1070,83 @@ async fn a_body_that_goes_on_after_its_answer_is_not_taken_for_a_head() {
     assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     lab.origin.assert_untouched();
 }
+
+/// Requests to which the answer is known before their body has come.
+const UNWANTED: [(&str, &str, u16); 2] = [
+    ("/nowhere", "", 404),
+    ("/http/m", "Authorization: Client x\r\n", 403),
+];
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_body_that_nobody_wanted() {
+    let lab = Lab::x509().await;
+    let lines = "{\n\t\"a\": 1\n}\n".repeat(700);
+    let chunks = format!("{:x}\r\n{lines}\r\n0\r\n\r\n", lines.len());
+    let sized = |body: &str| format!("Content-Length: {}\r\n", body.len());
+    for (path, credential, status) in UNWANTED {
+        for (framing, body) in [
+            (sized("hello"), "hello"),
+            (sized(&lines), &*lines),
+            ("Transfer-Encoding: chunked\r\n".to_owned(), &*chunks),
+        ] {
+            for apart in [false, true] {
+                let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+                let head =
+                    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{credential}{framing}\r\n");
+                let next = "GET /http/m HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+                let first = if apart {
+                    head.clone()
+                } else {
+                    head.clone() + body
+                };
+                stream.write_all(first.as_bytes()).await.unwrap();
+                let mut answers = Vec::new();
+                while !answers.ends_with(b"}") {
+                    assert_ne!(stream.read_buf(&mut answers).await.unwrap(), 0);
+                }
+                let rest = if apart {
+                    body.to_owned() + next
+                } else {
+                    next.to_owned()
+                };
+                stream.write_all(rest.as_bytes()).await.unwrap();
+                stream.read_to_end(&mut answers).await.unwrap();
+                let answers = String::from_utf8(answers).unwrap();
+                assert!(
+                    answers.starts_with(&format!("HTTP/1.1 {status}")),
+                    "{answers}"
+                );
+                assert!(
+                    answers.contains("}HTTP/1.1 200"),
+                    "{head:?} {apart}: {answers}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_answer_where_too_much_of_a_body_is_left() {
+    let lab = Lab::x509().await;
+    for (path, credential, _) in UNWANTED {
+        for framing in [
+            "Content-Length: 1000000\r\n",
+            "Content-Length: 5\r\nExpect: 100-continue\r\n",
+        ] {
+            let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+            let head =
+                format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{credential}{framing}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // It is read, so that the answer is not lost to a reset.
+            stream.write_all(&[b'x'; 100_000]).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let answer = answer.to_ascii_lowercase();
+            assert!(
+                answer.contains("\r\nconnection: close\r\n"),
+                "{head:?}: {answer}"
+            );
+            assert_eq!(answer.matches("http/1.1 ").count(), 1, "{answer}");
+        }
+    }
+}

@@ -671,3 +671,73 @@ async fn http2_with_a_host_that_differs_from_its_authority_is_refused() {
     assert_eq!(other.status, 400);
     lab.origin.only_request();
 }
+
+/// Sends all of `bytes` at once; the statuses of the answers up to the end of the connection.
+async fn all_statuses(client: &Client, bytes: &[u8]) -> Vec<u16> {
+    let answers = client.raw(bytes).await.unwrap();
+    statuses(&answers)
+}
+
+/// What a request may be, whose end has to be known to find the next one.
+fn before() -> [String; 5] {
+    [
+        get("/http/m", ""),
+        get("/nowhere", ""),
+        post("Content-Length: 7\r\n", "\n#\r\n\r\n "),
+        post(CHUNKED, "7\r\n\n#\r\n\r\n \r\n0\r\nx: #\r\n\r\n"),
+        post("Content-Length: 0\r\n", ""),
+    ]
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_together_are_each_answered() {
+    let lab = Lab::x509().await;
+    let device = lab.device();
+    let last = get("/http/m", "Referer: http://a/#b\r\nConnection: close\r\n");
+    for before in before() {
+        let first = if before.contains("nowhere") { 404 } else { 200 };
+        let bytes = format!("{before}{before}{last}");
+        let statuses = all_statuses(&device, bytes.as_bytes()).await;
+        assert_eq!(statuses, [first, first, 200], "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_together_are_each_looked_at() {
+    let lab = Lab::x509().await;
+    let device = lab.device();
+    for before in before() {
+        let first = if before.contains("nowhere") { 404 } else { 200 };
+        for doubtful in [
+            get("/http/doubtful#b", ""),
+            "GET /http/doubtful HTTP/1.1\nHost: localhost\r\n\r\n".to_owned(),
+            "POST /http/doubtful HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
+             Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_owned(),
+        ] {
+            let bytes = format!("{before}{doubtful}{}", get("/http/doubtful", ""));
+            let statuses = all_statuses(&device, bytes.as_bytes()).await;
+            assert_eq!(statuses, [first, 400], "{before:?} {doubtful:?}");
+        }
+    }
+    let targets = lab.origin.requests().into_iter().map(|it| it.target);
+    assert!(targets.into_iter().all(|target| target == "/m"));
+}
+
+#[tokio::test]
+async fn a_head_that_follows_another_may_come_in_pieces() {
+    let lab = Lab::x509().await;
+    let next = get("/http/m", "Referer: http://a/#b\r\nConnection: close\r\n");
+    for cut in 1..next.len() {
+        let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+        let (front, back) = next.split_at(cut);
+        let first = format!("{}{front}", get("/http/m", ""));
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert_eq!(statuses(&head), [200]);
+        stream.write_all(back.as_bytes()).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(statuses(&rest), [200], "{back:?}");
+    }
+}

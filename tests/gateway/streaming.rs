@@ -88,6 +88,47 @@ async fn trailers_reach_those_who_take_them() {
 }
 
 #[tokio::test]
+async fn trailers_say_nothing_that_is_not_theirs_to_say() {
+    let server = Scripted::start().await;
+    let config = Config::x509().tables(&server.tables());
+    let rules = "[response_headers]\nset = [\"x-frame-options: DENY\"]\nremove = [\"server\"]\nhsts = \"1d\"";
+    let lab = config.tables(rules).start().await;
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+                X-Checksum: 1\r\nConnection: close\r\nKeep-Alive: timeout=5\r\nContent-Length: 9\r\n\
+                Transfer-Encoding: chunked\r\nServer: x\r\nX-Frame-Options: ALLOW\r\n\
+                Strict-Transport-Security: max-age=0\r\nX-Request-Id: x\r\n\r\n";
+    let (_client, mut body, _peer) = begun(&lab, &server, Protocol::Http2, &[], head).await;
+    assert_eq!(frame(&mut body).await.unwrap().into_data().unwrap(), "ok");
+    let trailers = frame(&mut body).await.unwrap().into_trailers().unwrap();
+    let names: Vec<&str> = trailers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["x-checksum"]);
+}
+
+#[tokio::test]
+async fn an_answer_without_content_announces_none() {
+    for protocol in EITHER {
+        let server = Scripted::start().await;
+        let lab = Config::x509().tables(&server.tables()).start().await;
+        let mut client = lab.device().keep(protocol).await.unwrap();
+        let answer = async {
+            let mut peer = server.accept().await;
+            peer.head().await;
+            peer.say("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n")
+                .await;
+            peer
+        };
+        let (answer, _peer) = join(client.get("/raw/m", &[]), answer).await;
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.body),
+            (204, &b""[..]),
+            "{protocol:?}"
+        );
+        assert!(!answer.headers.contains_key("content-length"));
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_its_client_gives_up_is_not_taken_for_whole() {
     // The second way, the rest of it is sent while the answer is on its way.
     for (answers_early, reason) in [

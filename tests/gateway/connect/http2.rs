@@ -677,3 +677,29 @@ async fn a_server_that_cannot_be_reached_fails_all_who_wait_for_it() {
         assert_eq!(answer.status, 502);
     }
 }
+
+#[tokio::test]
+async fn a_body_that_its_server_resets_is_not_taken_for_whole() {
+    for protocol in EITHER {
+        for reason in [Reason::NO_ERROR, Reason::CANCEL, Reason::INTERNAL_ERROR] {
+            let server = Streams::start().await;
+            let lab = lab(&server).await;
+            let mut client = lab.device().keep(protocol).await.unwrap();
+            let answer = async {
+                let mut line = server.accept().await;
+                let mut stream = line.next().await;
+                let mut body = stream.begin(StatusCode::OK, &[]);
+                body.send_data("abc".into(), false).unwrap();
+                (line, body)
+            };
+            let request = client.begin(Method::GET, "/raw/m", &[], whole(""));
+            let (response, (_line, mut sent)) = join(request, answer).await;
+            let mut body = response.unwrap().into_body();
+            let first = body.frame().await.unwrap().unwrap();
+            assert_eq!(first.into_data().unwrap(), "abc");
+            sent.send_reset(reason);
+            let rest = tokio::time::timeout(PATIENCE, body.collect()).await;
+            assert!(rest.unwrap().is_err(), "{protocol:?} {reason:?}");
+        }
+    }
+}
