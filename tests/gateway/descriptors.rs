@@ -80,7 +80,7 @@ async fn without_descriptors_who_is_there_is_served_and_who_comes_waits() {
         requests.spawn(async move { greedy.get("/slow/silent", &[]).await });
     }
     let first = requests.join_next().await.unwrap();
-    assert_eq!(first.unwrap().unwrap().status, 502);
+    assert_eq!(first.unwrap().unwrap().status, 503);
     let silent = silent(&gateway, 2).await;
     gateway.process.says("cannot accept connections").await;
     for _ in 0..10 {
