@@ -711,4 +711,36 @@ mod tests {
             assert!(is_read(), "{protocol:?}");
         }
     }
+
+    #[tokio::test]
+    async fn the_end_lingers_where_the_client_may_send_more() {
+        for (protocol, is_told, is_left, lingers) in [
+            (Protocol::Http2, true, false, true),
+            (Protocol::Http2, false, false, false),
+            (Protocol::Http1, true, false, false),
+            (Protocol::Http1, false, true, true),
+        ] {
+            let (near, mut far) = tokio::io::duplex(4);
+            let progress = Arc::new(Progress::default());
+            let mut near = Watched::new(near, protocol, Arc::clone(&progress));
+            if is_told {
+                progress.bid_farewell();
+            }
+            if is_left {
+                progress.linger();
+            }
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let shutdown = Pin::new(&mut near).poll_shutdown(&mut cx);
+            assert_eq!(shutdown.is_pending(), lingers, "{protocol:?} {is_told}");
+            if lingers {
+                // More than there is room for unread.
+                let ending = near.shutdown();
+                let client = async move {
+                    far.write_all(b"what nobody reads").await.unwrap();
+                };
+                let (ended, ()) = tokio::join!(ending, client);
+                ended.unwrap();
+            }
+        }
+    }
 }

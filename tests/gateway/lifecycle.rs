@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, join, select};
 use hyper::Method;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -601,6 +602,47 @@ async fn each_request_leaves_one_line_in_the_access_log_without_its_query() {
     assert_eq!(json_lines(&ended.stdout).len(), 6);
     assert!(!ended.stdout.contains("qu3ry") && !ended.stderr.contains("qu3ry"));
     json_lines(&ended.stderr);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_told_from_a_fault_of_ours() {
+    for (begun, status) in [
+        ("", 499),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", 200),
+    ] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let server = Scripted::start().await;
+            let site = Site::new().await;
+            site.configure("", &server.tables());
+            let mut gateway = site.run(&[]).await;
+            let mut client = gateway.device().keep(protocol).await.unwrap();
+            let request = Box::pin(client.begin(Method::GET, "/raw/m", &[], whole("")));
+            let asked = async {
+                let mut peer = server.accept().await;
+                peer.head().await;
+                peer.say(begun).await;
+                peer
+            };
+            let _peer = if begun.is_empty() {
+                // The request is dropped as soon as the server has it.
+                match select(request, Box::pin(asked)).await {
+                    Either::Left(_) => panic!("an answer"),
+                    Either::Right((peer, _)) => peer,
+                }
+            } else {
+                let (answer, peer) = join(request, asked).await;
+                assert_eq!(answer.unwrap().status(), status);
+                peer
+            };
+            drop(client);
+            gateway.process.prints("aborted").await;
+            let line = &gateway.process.access_log()[0];
+            assert_eq!(line["status"], status, "{protocol:?}");
+            let (_, page) = gateway.admin("/metrics").await;
+            let failed = "route=\"raw\",status=\"5xx\"} 0";
+            assert!(page.contains(failed), "{page}");
+        }
+    }
 }
 
 #[tokio::test]

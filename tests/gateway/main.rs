@@ -25,6 +25,7 @@ mod forward_certificate;
 mod forwarding;
 mod framing;
 mod harness;
+mod http2_bodies;
 mod http2_heads;
 mod introspection;
 mod isolation;
