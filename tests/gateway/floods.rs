@@ -13,6 +13,7 @@ use crate::harness::frames::{
 };
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{Connect, Version, Wire, publish};
+use crate::harness::origin::Received;
 use crate::harness::{Lab, PATIENCE, Site, openssl};
 
 /// Sends frames and reads until one of `kind` comes.
@@ -181,9 +182,9 @@ async fn fields_of_one_byte_each_count_as_what_they_stand_for() {
 /// What a flood may cost at most, in KiB. The floods below send many times as much.
 const BUDGET: u64 = 24 * 1024;
 
-/// Sends `frames` to a gateway without reading anything of what it says, until it takes no more; panics if
-/// that costs it more than `BUDGET`, or another client its answer.
-async fn assert_bounded(frames: Frames) {
+/// Sends `frames` to a gateway without reading anything of what it says, until it takes no more and has
+/// passed `requests` on; panics if that costs it more than `BUDGET`, or another client its answer.
+async fn assert_bounded(frames: Frames, requests: usize) {
     let site = Site::new().await;
     site.configure("", "");
     let gateway = site.run(&[]).await;
@@ -194,6 +195,13 @@ async fn assert_bounded(frames: Frames) {
     let sending = stream.write_all(&frames.0);
     // That it takes no more is as good as that it takes all.
     let _ = tokio::time::timeout(Duration::from_secs(2), sending).await;
+    let passed_on = async {
+        let large = |received: &Received| received.target.starts_with("/bytes/");
+        while site.origin.requests().iter().filter(|r| large(r)).count() < requests {
+            assert_eq!(device.get("/http/m").await.unwrap().status, 200);
+        }
+    };
+    tokio::time::timeout(PATIENCE, passed_on).await.unwrap();
     assert_eq!(device.get("/http/m").await.unwrap().status, 200);
     let after = gateway.process.memory().await;
     assert!(after < before + BUDGET, "{before} KiB, then {after} KiB");
@@ -205,7 +213,7 @@ async fn pings_whose_answers_nobody_reads_do_not_pile_up() {
     let ping = Frames(Vec::new()).add(PING, 0, 0, &[7; 8]).0;
     let mut frames = Frames::new();
     frames.0.extend(ping.repeat(4_000_000));
-    assert_bounded(frames).await;
+    assert_bounded(frames, 0).await;
 }
 
 #[tokio::test]
@@ -213,7 +221,7 @@ async fn settings_whose_acknowledgements_nobody_reads_do_not_pile_up() {
     let settings = Frames(Vec::new()).add(SETTINGS, 0, 0, &[]).0;
     let mut frames = Frames::new();
     frames.0.extend(settings.repeat(8_000_000));
-    assert_bounded(frames).await;
+    assert_bounded(frames, 0).await;
 }
 
 #[tokio::test]
@@ -230,7 +238,7 @@ async fn requests_whose_answers_nobody_reads_hold_no_more_than_their_limits() {
         let flags = END_HEADERS | END_STREAM;
         frames = frames.add(HEADERS, flags, number * 2 + 1, &fields);
     }
-    assert_bounded(frames).await;
+    assert_bounded(frames, 100).await;
 }
 
 /// A broker that takes a CONNECT and reads nothing else until it is told to; how much it got then.

@@ -14,7 +14,8 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    UPGRADE,
 };
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -146,7 +147,7 @@ impl Origin {
         };
         self.record(&head, body.to_bytes());
         match path.trim_start_matches('/').split_once('/') {
-            Some(("bytes", count)) => reply(StatusCode::OK, vec![b'x'; count.parse().unwrap()]),
+            Some(("bytes", count)) => bytes(count.parse().unwrap()),
             Some(("status", status)) => {
                 reply(StatusCode::from_bytes(status.as_bytes()).unwrap(), "ok")
             }
@@ -212,6 +213,21 @@ async fn echo(request: Request<Incoming>) {
 fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<BoxBody<Bytes, Infallible>> {
     let mut response = Response::new(Full::new(body.into()).boxed());
     *response.status_mut() = status;
+    response
+}
+
+/// A body of `count` bytes that is never held whole: a hundred large ones may wait at once.
+fn bytes(count: usize) -> Response<BoxBody<Bytes, Infallible>> {
+    use futures_util::stream::iter;
+    static PIECE: [u8; 1 << 16] = [b'x'; 1 << 16];
+    let pieces = (0..count).step_by(PIECE.len()).map(move |sent| {
+        let piece = &PIECE[..PIECE.len().min(count - sent)];
+        Ok(Frame::data(Bytes::from_static(piece)))
+    });
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(iter(pieces))));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(count));
     response
 }
 
