@@ -165,11 +165,26 @@ fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
     if head.headers.len() > session.edge.rules.limits.header_count {
         return Err(Failure::TooManyFields);
     }
+    if session.protocol == Protocol::Http2
+        && list_bytes(head) > session.edge.rules.limits.header_bytes
+    {
+        return Err(Failure::HeadTooLarge);
+    }
     // HTTP/2 has none (RFC 9113 §8.2.2).
     if session.protocol == Protocol::Http1 && !is_plainly_framed(&head.headers) {
         return Err(Failure::TransferCoding);
     }
     Ok(())
+}
+
+/// The size of a header list, but for its pseudo-fields, of which the longest has a limit of its own (RFC 9113
+/// §6.5.2).
+fn list_bytes(head: &Parts) -> usize {
+    const OF_EACH: usize = 32;
+    let fields = head.headers.iter();
+    fields
+        .map(|(name, value)| name.as_str().len() + value.len() + OF_EACH)
+        .sum()
 }
 
 /// RFC 9112 §6.1, §7: `chunked` once is the one transfer coding there is here. hyper looks at the

@@ -143,13 +143,7 @@ fn hint(fields: &HeaderMap, rules: &FieldRules) -> Option<HeaderMap> {
 /// The head of HTTP/1.1 that says `fields`.
 pub(super) fn encode(fields: &HeaderMap) -> Bytes {
     let mut head = STATUS_LINE.to_vec();
-    // Their types have looked at each name and value: none of them holds a line break.
-    for (name, value) in fields {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    }
-    head.extend_from_slice(b"\r\n");
+    headers::write(&mut head, fields);
     head.into()
 }
 

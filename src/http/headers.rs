@@ -67,6 +67,17 @@ pub(super) fn remove_what_ends_here(headers: &mut HeaderMap, ours: &[HeaderName]
     });
 }
 
+/// Writes fields, and the end of a head, as HTTP/1.1 has them (RFC 9112 §5, §6).
+pub(super) fn write(head: &mut Vec<u8>, fields: &HeaderMap) {
+    // Their types have looked at each name and value: none of them holds a line break.
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+}
+
 /// Removes what an interim answer must not say: what ends at this hop, and what frames an answer that
 /// is still to come.
 pub(super) fn remove_what_hints_cannot_say(headers: &mut HeaderMap) {

@@ -32,6 +32,10 @@ const WINDOW: u32 = 1 << 20;
 /// Most bytes of answers that wait in each stream for the client to take them.
 const MOST_WAITING: usize = 400 << 10;
 
+/// How many times as large as it may be a header list is read all the same, for a refusal that says as much as
+/// every other. Of a larger one, h2 says nothing but the status.
+const READ_TO_REFUSE: usize = 4;
+
 /// Streams that a client may have the gateway reset for its own errors, before it is taken for an
 /// attacker (CVE-2025-8671).
 const MOST_RESET: usize = 1024;
@@ -54,7 +58,8 @@ where
 {
     pub(super) fn new(io: IO, session: Arc<Session>) -> Self {
         let limits = session.edge.rules.limits;
-        let list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+        let list = limits.header_bytes.saturating_mul(READ_TO_REFUSE);
+        let list = u32::try_from(list).unwrap_or(u32::MAX);
         let opening = Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)

@@ -26,6 +26,7 @@ mod request_scan;
 mod shape;
 mod target;
 mod tunnel;
+mod unparsed;
 mod watch;
 
 use std::error::Error;
@@ -243,7 +244,6 @@ pub async fn serve<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
-    let io = Watched::new(io, protocol, Arc::clone(&progress));
     let fields = ConnectionFields::new(&connection, edge.rules.port);
     let limits = edge.rules.limits;
     let session = Arc::new(Session {
@@ -258,6 +258,7 @@ pub async fn serve<IO>(
         progress: Arc::clone(&progress),
         requests: AtomicU64::new(0),
     });
+    let io = Watched::new(io, protocol, Arc::clone(&progress)).speaking_for(&session);
     // A fleet that has come at once is not sent away at once.
     let share = session.connection.id().share();
     let age = limits.age.map(|age| age.mul_f64(1.0 - share / 10.0));
@@ -446,15 +447,19 @@ impl Deadlines {
     }
 }
 
-/// What is no HTTP is answered by the library that reads it, if at all, and is no request of ours.
+/// What is no HTTP is no request. In HTTP/1.1 it has been refused as if it were, see [`unparsed`], but for what
+/// begins as HTTP/2 does.
 fn report(session: &Session, error: &(dyn Error + 'static)) {
-    let is_http1 = error.downcast_ref().is_some_and(hyper::Error::is_parse);
+    let http1: Option<&hyper::Error> = error.downcast_ref();
+    let is_http1 = http1.is_some_and(hyper::Error::is_parse);
     let is_http2 = error
         .downcast_ref()
         .is_some_and(|error: &h2::Error| error.is_library());
     if is_http1 || is_http2 {
         let remote = session.connection.remote();
-        session.edge.metrics.refused("malformed");
+        if is_http2 || http1.is_some_and(hyper::Error::is_parse_version_h2) {
+            session.edge.metrics.refused("malformed");
+        }
         tracing::info!(%remote, reason = "malformed", "refused: {error}");
     } else {
         tracing::debug!(%error, "connection ended early");

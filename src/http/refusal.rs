@@ -36,6 +36,12 @@ pub(super) enum Failure {
     UriTooLong,
     #[error("the request has more header fields than limits.header_count")]
     TooManyFields,
+    #[error(
+        "the request's head is longer than limits.header_bytes, or has more fields than limits.header_count"
+    )]
+    HeadTooLarge,
+    #[error("the request's head is malformed")]
+    Malformed,
     #[error("a transfer coding that is not chunked, once")]
     TransferCoding,
     #[error("CONNECT and TRACE are not served")]
@@ -82,11 +88,13 @@ impl Failure {
     fn outcome(&self) -> Outcome {
         use StatusCode as S;
         let (status, code) = match self {
-            Self::Offence(_) | Self::Target(_) | Self::TransferCoding | Self::BodyBroken => {
-                (S::BAD_REQUEST, "bad_request")
-            }
+            Self::Offence(_)
+            | Self::Target(_)
+            | Self::TransferCoding
+            | Self::Malformed
+            | Self::BodyBroken => (S::BAD_REQUEST, "bad_request"),
             Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long"),
-            Self::TooManyFields => (
+            Self::TooManyFields | Self::HeadTooLarge => (
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "request_header_fields_too_large",
             ),
@@ -118,6 +126,8 @@ impl Failure {
             Self::Target(_) => "bad_target",
             Self::UriTooLong => "uri_too_long",
             Self::TooManyFields => "too_many_fields",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Malformed => "malformed",
             Self::Method | Self::NotAllowed { .. } => "method",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
@@ -157,12 +167,14 @@ impl Failure {
             Self::Offence(_)
             | Self::Target(_)
             | Self::TransferCoding
+            | Self::Malformed
             | Self::BodyTooLarge
             | Self::BodyStalled
             | Self::BodyBroken
             | Self::Method => true,
             Self::UriTooLong
             | Self::TooManyFields
+            | Self::HeadTooLarge
             | Self::Misdirected
             | Self::NoRoute
             | Self::NotAllowed { .. }
@@ -183,8 +195,14 @@ impl Failure {
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     }
 
-    /// The answer, with the fields that its status calls for.
+    /// The answer, as it is sent.
     pub(super) fn into_response(self, mut exchange: Box<Exchange>) -> Response<AnswerBody> {
+        let answer = self.into_answer(&mut exchange);
+        answer.map(|body| AnswerBody::own(body, exchange))
+    }
+
+    /// The answer, with the fields that its status calls for.
+    pub(super) fn into_answer(self, exchange: &mut Exchange) -> Response<Bytes> {
         let Outcome { status, code } = self.outcome();
         exchange.answered(status);
         exchange.failed(self.reason());
@@ -236,7 +254,7 @@ impl Failure {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.finish(&mut headers, Author::Gateway);
-        let mut response = Response::new(AnswerBody::own(body, exchange));
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

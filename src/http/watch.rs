@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::early_hints::{self, Interim};
 use super::request_scan::{Offence, RequestScan};
-use super::{Limits, Protocol};
+use super::{Limits, Protocol, Session, unparsed};
 use crate::socket::hand_over;
 
 /// What has happened on a connection. All of it runs on one core, so `Relaxed` is enough.
@@ -411,8 +411,12 @@ pub(super) struct Watched<IO> {
     scan: Option<RequestScan>,
     /// What has been read already, to be read again.
     put_back: Bytes,
-    /// The rest of an interim head, which goes before whatever else is written.
+    /// The rest of what goes before whatever else is written: an interim head, or a refusal.
     interim: Bytes,
+    /// Whom refusals are of that hyper would send by itself.
+    session: Option<Arc<Session>>,
+    /// How many requests had begun when all of them were last seen to be answered, and that written.
+    settled: Option<u32>,
     /// HTTP/2: in which turn nothing was left to be read.
     dry_in: Option<u32>,
     farewell: Farewell,
@@ -479,9 +483,36 @@ impl<IO> Watched<IO> {
             scan,
             put_back: Bytes::new(),
             interim: Bytes::new(),
+            session: None,
+            settled: Some(0),
             dry_in: None,
             farewell: Farewell::default(),
         }
+    }
+
+    /// Has a say where hyper would answer by itself.
+    pub(super) fn speaking_for(mut self, session: &Arc<Session>) -> Self {
+        if self.scan.is_some() {
+            self.session = Some(Arc::clone(session));
+        }
+        self
+    }
+
+    /// Notes that hyper has nothing left to write.
+    fn note_flush(&mut self) {
+        let begun = self.progress.begun.load(Ordering::Relaxed);
+        self.settled = (!self.progress.is_active()).then_some(begun);
+    }
+
+    /// What is to be written instead of what hyper says to no request; it has said so whether or not
+    /// that differs.
+    fn in_own_words(&self, written: &[u8]) -> Option<Bytes> {
+        let begun = self.progress.begun.load(Ordering::Relaxed);
+        if self.settled != Some(begun) || !self.progress.may_finish() {
+            return None;
+        }
+        let session = self.session.as_ref()?;
+        Some(unparsed::refuse(session, unparsed::status(written)?))
     }
 
     /// Whether it has been read dry in this turn. hyper asks before each of the requests that have come
@@ -604,6 +635,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
+        if let Some(refusal) = self.in_own_words(buf) {
+            self.interim = refusal;
+            return Poll::Ready(Ok(buf.len()));
+        }
         let outcome = Pin::new(&mut self.io).poll_write(cx, buf);
         self.note_write(&outcome);
         outcome
@@ -615,6 +650,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(refusal) = first.and_then(|first| self.in_own_words(first)) {
+            self.interim = refusal;
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.note_write(&outcome);
         outcome
@@ -632,6 +672,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         {
             self.interim = early_hints::encode(&fields);
         }
+        self.note_flush();
         ready!(self.poll_interim(cx))?;
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
         self.progress

@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::lab::{Config, SECRET};
-use crate::harness::{Client, Lab, Protocol};
+use crate::harness::{Client, Lab, Protocol, Scripted};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -331,6 +331,98 @@ async fn heads_beyond_their_limits_are_refused() {
     assert_eq!(lab.origin.requests().len(), 3);
 }
 
+/// What every answer of the gateway's own has, a refusal of what it cannot read as well.
+fn assert_full_refusal(answer: &str, status: u16, code: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    let fields: Vec<&str> = head.split("\r\n").skip(1).collect();
+    let length = format!("content-length: {}", body.len());
+    for field in [
+        "connection: close",
+        "content-type: application/problem+json",
+        "strict-transport-security: max-age=86400",
+        "x-content-type-options: nosniff",
+        "x-frame-options: DENY",
+        &length,
+    ] {
+        assert!(fields.contains(&field), "no {field} in {head}");
+    }
+    for name in ["date", "x-request-id"] {
+        let name = format!("{name}: ");
+        assert_eq!(
+            fields
+                .iter()
+                .filter(|field| field.starts_with(&name))
+                .count(),
+            1
+        );
+    }
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (&body["status"], &body["code"]),
+        (&status.into(), &code.into())
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_like_everything_else() {
+    let config = Config::x509()
+        .limits("header_bytes = \"16KiB\"\nheader_count = 20")
+        .tables("[response_headers]\nset = [\"x-frame-options: DENY\"]\nhsts = \"1d\"")
+        .admin("");
+    let lab = config.start().await;
+    let device = lab.device();
+    let many: String = (0..30).map(|n| format!("X-{n}: y\r\n")).collect();
+    let large = format!("X: {}\r\n", "y".repeat(100 << 10));
+    let (too_large, bad) = (
+        (431, "request_header_fields_too_large"),
+        (400, "bad_request"),
+    );
+    for (request, (status, code)) in [
+        (get("/http/m", "X Y: z\r\n"), bad),
+        (get("/http/m", "").replace("HTTP/1.1", "HTTP/3.0"), bad),
+        (get("/http/m", &many), too_large),
+        (get("/http/m", &large), too_large),
+    ] {
+        let answer = device.raw(request.as_bytes()).await.unwrap();
+        assert_full_refusal(&answer, status, code);
+        // Behind a request that has been answered, on the same connection.
+        let both = format!("{}{request}", get("/http/m", ""));
+        let answers = device.raw(both.as_bytes()).await.unwrap();
+        let (_, second) = answers.split_once("\r\n\r\nok").expect(&answers);
+        assert_full_refusal(second, status, code);
+    }
+    let (_, metrics) = lab.admin("/metrics").await;
+    for count in ["{reason=\"malformed\"} 4", "{reason=\"head_too_large\"} 4"] {
+        let count = format!("portcullis_refusals_total{count}\n");
+        assert!(metrics.contains(&count), "no {count} in {metrics}");
+    }
+    assert_eq!(lab.origin.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_is_no_refusal_however_it_begins() {
+    let server = Scripted::start().await;
+    let lab = Config::x509().tables(&server.tables()).start().await;
+    let body = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let origin = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        let length = body.len() * 2;
+        let head = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\n\r\n");
+        peer.say(&head).await;
+        peer.say(body).await;
+        peer.say(body).await;
+    };
+    let device = lab.device();
+    let request = get("/raw/m", "Connection: close\r\n");
+    let (answer, ()) = tokio::join!(device.raw(request.as_bytes()), origin);
+    let answer = answer.unwrap();
+    let (head, said) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("content-length: 0"), "{head}");
+    assert_eq!(said, body.repeat(2));
+}
+
 #[tokio::test]
 async fn http2_heads_have_the_same_limits() {
     let config =
@@ -359,6 +451,8 @@ async fn http2_heads_have_the_same_limits() {
             path.len(),
             fields.len()
         );
+        // A refusal says what every other says.
+        assert!(answer.headers.contains_key("x-request-id"));
     }
     lab.origin.only_request();
 }
