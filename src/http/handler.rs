@@ -278,7 +278,7 @@ fn open_mqtt(
 }
 
 /// The reason goes to the log, where the id that the client was given leads to it.
-fn report(session: &Session, exchange: &Exchange, failure: &Failure) {
+pub(super) fn report(session: &Session, exchange: &Exchange, failure: &Failure) {
     let request_id = exchange.request_id().to_str().unwrap_or_default();
     let remote = session.connection.remote();
     if failure.is_upstreams() {

@@ -450,16 +450,15 @@ impl Deadlines {
 /// What is no HTTP is no request. In HTTP/1.1 it has been refused as if it were, see [`unparsed`], but for what
 /// begins as HTTP/2 does.
 fn report(session: &Session, error: &(dyn Error + 'static)) {
-    let http1: Option<&hyper::Error> = error.downcast_ref();
-    let is_http1 = http1.is_some_and(hyper::Error::is_parse);
+    let is_http1 = error
+        .downcast_ref()
+        .is_some_and(hyper::Error::is_parse_version_h2);
     let is_http2 = error
         .downcast_ref()
         .is_some_and(|error: &h2::Error| error.is_library());
     if is_http1 || is_http2 {
         let remote = session.connection.remote();
-        if is_http2 || http1.is_some_and(hyper::Error::is_parse_version_h2) {
-            session.edge.metrics.refused("malformed");
-        }
+        session.edge.metrics.refused("malformed");
         tracing::info!(%remote, reason = "malformed", "refused: {error}");
     } else {
         tracing::debug!(%error, "connection ended early");

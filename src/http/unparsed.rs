@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::exchange::Exchange;
 use super::refusal::Failure;
-use super::{Session, date, headers};
+use super::{Session, date, handler, headers};
 
 /// The status of an answer, if that is what `written` begins with.
 pub(super) fn status(written: &[u8]) -> Option<StatusCode> {
@@ -30,6 +30,7 @@ pub(super) fn refuse(session: &Arc<Session>, status: StatusCode) -> Bytes {
     request.method = Method::from_bytes(b"-").unwrap_or_default();
     session.progress.begin(false);
     let mut exchange = Exchange::begin(session, &request);
+    handler::report(session, &exchange, &failure);
     // Its client may not have sent all of it.
     session.progress.linger();
     let (mut head, body) = failure.into_answer(&mut exchange).into_parts();

@@ -504,13 +504,14 @@ impl<IO> Watched<IO> {
         self.settled = (!self.progress.is_active()).then_some(begun);
     }
 
-    /// What is to be written instead of what hyper says to no request; it has said so whether or not
-    /// that differs.
-    fn in_own_words(&self, written: &[u8]) -> Option<Bytes> {
+    /// Whether what is written now is said to no request.
+    fn is_unasked(&self) -> bool {
         let begun = self.progress.begun.load(Ordering::Relaxed);
-        if self.settled != Some(begun) || !self.progress.may_finish() {
-            return None;
-        }
+        self.settled == Some(begun) && self.progress.may_finish()
+    }
+
+    /// What is to be written instead of what hyper says to no request.
+    fn in_own_words(&self, written: &[u8]) -> Option<Bytes> {
         let session = self.session.as_ref()?;
         Some(unparsed::refuse(session, unparsed::status(written)?))
     }
@@ -635,7 +636,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
-        if let Some(refusal) = self.in_own_words(buf) {
+        if self.is_unasked()
+            && let Some(refusal) = self.in_own_words(buf)
+        {
             self.interim = refusal;
             return Poll::Ready(Ok(buf.len()));
         }
@@ -650,8 +653,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
-        let first = bufs.iter().find(|buf| !buf.is_empty());
-        if let Some(refusal) = first.and_then(|first| self.in_own_words(first)) {
+        if self.is_unasked()
+            && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
+            && let Some(refusal) = self.in_own_words(first)
+        {
             self.interim = refusal;
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
