@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use fixed::Fixed;
-use live::{AllQuotas, Live, demands, groups, of_name};
+use live::{AllQuotas, Live, groups, in_force, of_name};
 pub use load::problems;
 use sockets::{bind_admin, bind_listeners, local_address};
 use worker::Worker;
 
-use crate::access::{Gate, Mode};
+use crate::access::{Gate, InForce, Mode};
 use crate::admin;
 use crate::assertion::{Asserter, AssertionError};
 use crate::clock::Clock;
@@ -40,7 +40,6 @@ use crate::config::{ListenerSettings, Settings};
 use crate::fetch::FetcherError;
 use crate::listener::Lifecycle;
 use crate::listener::crowd::Crowd;
-use crate::route::Demands;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{ClientAuth, MinVersion, Policies, PolicyError, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -125,7 +124,7 @@ struct Shared {
     /// Which of them hold no longer.
     revocations: Arc<Revocations>,
     /// What is demanded where, for those who have stayed.
-    demands: Arc<ArcSwap<Demands>>,
+    in_force: Arc<ArcSwap<InForce>>,
     /// The admin listener's settings in force.
     admin: Arc<ArcSwapOption<admin::Settings>>,
     /// Who signs assertions, if anybody gets them.
@@ -165,7 +164,7 @@ impl Gateway {
         revocations.read(settings.tokens.revocations.as_ref(), clock.now())?;
         let callouts = load::callouts(&settings, None, &metrics)?;
         let asserter = load::asserter(&settings, None)?;
-        let demands = Arc::new(ArcSwap::from_pointee(demands(&settings)));
+        let in_force = Arc::new(ArcSwap::from_pointee(in_force(&settings)));
         let bindings = Arc::clone(&settings.bindings);
         let gate = Gate::new(
             settings.mode,
@@ -173,7 +172,7 @@ impl Gateway {
             Arc::clone(&tokens),
             Arc::clone(&revocations),
             callouts,
-            Arc::clone(&demands),
+            Arc::clone(&in_force),
         );
         let (sockets, addresses) = bind_listeners(&settings)?;
         let admin_settings = settings.admin.clone().map(Arc::new);
@@ -206,7 +205,7 @@ impl Gateway {
             replaced: Notify::new(),
             tokens,
             revocations,
-            demands,
+            in_force,
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
             asserter: Arc::new(ArcSwapOption::new(asserter)),
             live: ArcSwap::from_pointee(live),
@@ -316,9 +315,9 @@ impl Gateway {
             Arc::clone(&self.shared.tokens),
             Arc::clone(revocations),
             callouts,
-            Arc::clone(&self.shared.demands),
+            Arc::clone(&self.shared.in_force),
         );
-        let demands = demands(&settings);
+        let in_force = in_force(&settings);
         let live = Live::new(
             settings.clone(),
             gate,
@@ -330,7 +329,7 @@ impl Gateway {
         );
         // Before anybody is told to look: connections that are open ask these as well.
         self.shared.tokens.store(tokens);
-        self.shared.demands.store(Arc::new(demands));
+        self.shared.in_force.store(Arc::new(in_force));
         self.shared.admin.store(settings.admin.map(Arc::new));
         self.shared.asserter.store(asserter);
         self.shared.live.store(Arc::new(live));

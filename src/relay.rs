@@ -44,6 +44,10 @@ pub trait Framing {
     /// Whether what has passed so far ends with a frame.
     fn at_boundary(&self) -> bool;
 
+    /// How many of the next `bytes` belong to the frame that has been begun; all of them, if it does not
+    /// end there.
+    fn under_way(&self, bytes: &[u8]) -> usize;
+
     /// Whether the sender has said that nothing follows.
     fn has_ended(&self) -> bool;
 
@@ -415,12 +419,7 @@ impl<F: Framing> Pipe<F> {
         let mut left = CHUNKS_AT_ONCE;
         loop {
             ready!(self.poll_write_pending(cx, to))?;
-            if !self.finished
-                && self.framing.at_boundary()
-                && let Some(farewell) = self.farewell.take()
-            {
-                self.pending = farewell;
-                self.said_farewell = true;
+            if !self.finished && self.say_farewell() {
                 continue;
             }
             if self.said_farewell || self.ended {
@@ -495,18 +494,50 @@ impl<F: Framing> Pipe<F> {
         self.trouble = outcome.err();
     }
 
-    /// Passes on as much of `bytes` as the framing allows; what the receiver does not take is kept.
+    /// Has the farewell, if there is one, written next where a frame may begin; whether that is so.
+    fn say_farewell(&mut self) -> bool {
+        if !self.framing.at_boundary() {
+            return false;
+        }
+        let Some(farewell) = self.farewell.take() else {
+            return false;
+        };
+        self.pending.extend_from_slice(&farewell);
+        self.said_farewell = true;
+        true
+    }
+
+    /// Passes `bytes` on, or where a farewell waits, those of the frame that it waits for.
     fn pass(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
         to: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
-        if self.said_farewell {
-            // Nothing may follow it. The framing goes on, to see an answer.
-            let _ = self.framing.advance(bytes);
-            return Ok(());
+        let passing = match (self.said_farewell, &self.farewell) {
+            (true, _) => 0,
+            (false, Some(_)) => self.framing.under_way(bytes),
+            (false, None) => bytes.len(),
+        };
+        let (bytes, behind) = bytes.split_at_checked(passing).unwrap_or((bytes, &[]));
+        if !bytes.is_empty() {
+            self.pass_allowed(cx, bytes, to)?;
         }
+        if !behind.is_empty() {
+            self.say_farewell();
+            // Nothing may follow it. The framing goes on, to see an answer.
+            let _ = self.framing.advance(behind);
+        }
+        Ok(())
+    }
+
+    /// Passes on as much of `bytes` as the framing allows; what the receiver does not take is kept.
+    fn pass_allowed(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
         self.moved = true;
         let passing = match self.framing.advance(bytes) {
             Ok(passing) => {
@@ -610,6 +641,10 @@ mod tests {
             self.left == 0
         }
 
+        fn under_way(&self, bytes: &[u8]) -> usize {
+            self.left.min(bytes.len())
+        }
+
         fn has_ended(&self) -> bool {
             self.ended
         }
@@ -690,6 +725,37 @@ mod tests {
         client.write_all(&[0]).await.unwrap();
         assert!(matches!(running.await.unwrap(), Some(End::Done)));
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_passes_behind_the_frame_that_a_farewell_waits_for() {
+        let (mut relay, mut client, mut upstream) = relay(Idle::Never);
+        for side in [&mut client, &mut upstream] {
+            side.write_all(&[4, 1, 2]).await.unwrap();
+        }
+        let mut got = [[0; 3]; 2];
+        let [up, down] = &mut got;
+        let begun = async {
+            upstream.read_exact(up).await.unwrap();
+            client.read_exact(down).await.unwrap();
+        };
+        tokio::select! {
+            _ = relay.run() => panic!("the relay ended"),
+            () = begun => {}
+        }
+        relay.close(farewell());
+        let running = tokio::spawn(async move { relay.run().await });
+        // The end of a frame and the beginning of another, each time.
+        for side in [&mut client, &mut upstream] {
+            side.write_all(&[3, 4, 4, 5, 6]).await.unwrap();
+            side.write_all(&[7, 8, 0]).await.unwrap();
+        }
+        for (side, told) in [(&mut client, b'c'), (&mut upstream, b'u')] {
+            let mut rest = Vec::new();
+            side.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, [3, 4, 1, told]);
+        }
+        assert!(matches!(running.await.unwrap(), Some(End::Done)));
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ pub use admission::{Admission, ClientCredential};
 pub use binding::{Binding, Rule, SecretRule};
 pub use connection::{Connection, ConnectionId, Handshake};
 pub use refusal::Refusal;
-pub use standing::{Lapse, Standing};
+pub use standing::{InForce, Lapse, Standing};
 
 use user::User;
 
@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use crate::callout::{Callout, Objection, Request};
 use crate::credential::{Claim, Place, Presented, Source, Value};
 use crate::identity::DeviceIdentity;
-use crate::route::{Demand, Demands, Requirement};
+use crate::route::{Demand, Requirement};
 use crate::secret::Secret;
 use crate::token::{Revocations, Verifier};
 
@@ -50,13 +50,13 @@ pub struct Gate {
     callouts: Arc<[Arc<Callout>]>,
     bindings: Arc<[Binding]>,
     /// For those who have stayed, likewise those in force.
-    demands: Arc<ArcSwap<Demands>>,
+    in_force: Arc<ArcSwap<InForce>>,
 }
 
 impl Gate {
     /// A gate that knows clients by `mode` and the bindings and call-outs that demands refer to, and
     /// users by `tokens` that are not among the `revocations`. Those who have stayed are asked for what
-    /// is among the `demands`.
+    /// is `in_force`.
     #[must_use]
     pub fn new(
         mode: Mode,
@@ -64,7 +64,7 @@ impl Gate {
         tokens: Arc<ArcSwap<Verifier>>,
         revocations: Arc<Revocations>,
         callouts: Arc<[Arc<Callout>]>,
-        demands: Arc<ArcSwap<Demands>>,
+        in_force: Arc<ArcSwap<InForce>>,
     ) -> Self {
         Self {
             mode,
@@ -72,7 +72,7 @@ impl Gate {
             revocations,
             callouts,
             bindings,
-            demands,
+            in_force,
         }
     }
 

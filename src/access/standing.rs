@@ -8,10 +8,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::user::check_claims;
-use super::{Connection, Gate, Refusal, User};
+use super::{Binding, Connection, Gate, Mode, Refusal, User};
 use crate::clock::Clock;
-use crate::route::{Consulted, Demand, Entry, Requirement};
+use crate::route::{Consulted, Demand, Demands, Entry, Requirement};
 use crate::token::Flaw;
+
+/// What decides now who may stay, whichever configuration has let somebody in.
+#[derive(Debug)]
+pub struct InForce {
+    /// What makes a client known.
+    pub mode: Mode,
+    /// The bindings that the demands refer to.
+    pub bindings: Arc<[Binding]>,
+    /// What is demanded where.
+    pub demands: Demands,
+}
 
 /// What somebody who stays was admitted by.
 #[derive(Debug)]
@@ -29,16 +40,6 @@ impl Standing {
     pub fn time_left(&self, now: u64) -> Option<Duration> {
         self.user.as_ref()?.time_left(now)
     }
-
-    /// Whoever was let in as a client is known still, unless another binding is asked for now. What it
-    /// has presented is not kept, so it cannot be compared anew.
-    fn check_client(&self, demand: Demand<'_>) -> Result<(), Refusal> {
-        if self.client == Some(demand.binding) {
-            Ok(())
-        } else {
-            Err(Refusal::OtherDemand)
-        }
-    }
 }
 
 impl Gate {
@@ -52,20 +53,42 @@ impl Gate {
         entry: Entry<'_>,
         now: u64,
     ) -> Result<(), Refusal> {
-        let demands = self.demands.load_full();
+        let in_force = self.in_force.load_full();
+        let demands = &in_force.demands;
         let demand = demands.at(entry).ok_or(Refusal::OtherDemand)?;
         self.check_callout(standing, demands.consulted(demand))?;
+        let check_client = || match standing.client {
+            Some(binding) => self.check_binding(binding, &in_force, demand),
+            None => Err(Refusal::OtherDemand),
+        };
         match (demand.requirement, &standing.user) {
             (Requirement::None, _) => Ok(()),
-            (Requirement::Client, _) | (Requirement::Any, None) => standing.check_client(demand),
+            (Requirement::Client, _) | (Requirement::Any, None) => check_client(),
             (Requirement::User | Requirement::Any, Some(user)) => {
                 self.check_user(user, demand, now).await
             }
             (Requirement::Both, Some(user)) => {
-                standing.check_client(demand)?;
+                check_client()?;
                 self.check_user(user, demand, now).await
             }
             (Requirement::User | Requirement::Both, None) => Err(Refusal::OtherDemand),
+        }
+    }
+
+    /// Whoever was let in as a client, by `binding`, is known still, unless another one is asked for now. What it
+    /// has presented is not kept, so it cannot be compared anew.
+    fn check_binding(
+        &self,
+        binding: usize,
+        in_force: &InForce,
+        demand: Demand<'_>,
+    ) -> Result<(), Refusal> {
+        let before = (self.mode, self.bindings.get(binding));
+        let now = (in_force.mode, in_force.bindings.get(demand.binding));
+        if before == now {
+            Ok(())
+        } else {
+            Err(Refusal::OtherDemand)
         }
     }
 
@@ -87,7 +110,14 @@ impl Gate {
     /// # Errors
     /// [`Refusal::OtherDemand`] if not.
     pub fn check_unchanged(&self, entry: Entry<'_>, demand: Demand<'_>) -> Result<(), Refusal> {
-        if self.demands.load().at(entry) == Some(demand) {
+        let in_force = self.in_force.load();
+        let demands = &in_force.demands;
+        let now = demands.at(entry).ok_or(Refusal::OtherDemand)?;
+        self.check_binding(demand.binding, &in_force, now)?;
+        let asked = demand.callout.and_then(|index| self.callouts.get(index));
+        let asked = asked.map(|callout| callout.name());
+        let is_same_callout = asked == demands.consulted(now).map(|now| &*now.callout);
+        if is_same_callout && (now.requirement, now.claims) == (demand.requirement, demand.claims) {
             Ok(())
         } else {
             Err(Refusal::OtherDemand)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hyper::header::HeaderName;
 
-use crate::access::Gate;
+use crate::access::{Gate, InForce};
 use crate::assertion::Asserter;
 use crate::callout;
 use crate::config::{ListenerSettings, Settings};
@@ -108,8 +108,17 @@ impl AllQuotas {
     }
 }
 
+/// What those are asked who stay.
+pub(super) fn in_force(settings: &Settings) -> InForce {
+    InForce {
+        mode: settings.mode,
+        bindings: Arc::clone(&settings.bindings),
+        demands: demands(settings),
+    }
+}
+
 /// What every entry demands; listeners with routes have no clients but theirs.
-pub(super) fn demands(settings: &Settings) -> Demands {
+fn demands(settings: &Settings) -> Demands {
     let listeners = settings.listeners.iter();
     let listeners = listeners.map(ListenerSettings::demand);
     let callouts = settings.callouts.iter();

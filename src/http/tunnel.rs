@@ -169,8 +169,7 @@ impl Tunnel {
     async fn verdict(&self, heard: Announcement, standing: &Standing) -> Option<CloseCode> {
         match heard {
             Announcement::Draining => return Some(CloseCode::GoingAway),
-            Announcement::Superseded => return Some(CloseCode::PolicyViolation),
-            Announcement::Reloaded | Announcement::Revoked => {}
+            Announcement::Reloaded | Announcement::Superseded | Announcement::Revoked => {}
         }
         let edge = &self.session.edge;
         let now = edge.clock.now();

@@ -22,7 +22,7 @@ pub enum Announcement {
     Reloaded,
     /// Tokens have been revoked; all else is as it was.
     Revoked,
-    /// Clients are known in another way: whom the former one admitted is nobody now.
+    /// Some clients are known in another way: no request that the former one would admit is let in now.
     Superseded,
     /// No new connections; those that are open finish what they are doing.
     Draining,

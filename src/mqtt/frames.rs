@@ -195,6 +195,10 @@ impl Framing for Packets {
         self.scanner.at_boundary()
     }
 
+    fn under_way(&self, bytes: &[u8]) -> usize {
+        self.scanner.under_way(bytes)
+    }
+
     fn has_ended(&self) -> bool {
         self.scanner.disconnected() && self.scanner.at_boundary()
     }

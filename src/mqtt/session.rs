@@ -445,8 +445,7 @@ impl Session<'_> {
     async fn verdict(&self, heard: Announcement, standing: Option<&Standing>) -> Option<Ended> {
         match heard {
             Announcement::Draining => return Some(Ended::Draining),
-            Announcement::Superseded => return Some(Ended::Untrusted),
-            Announcement::Reloaded | Announcement::Revoked => {}
+            Announcement::Reloaded | Announcement::Superseded | Announcement::Revoked => {}
         }
         let now = self.edge.clock.now();
         if let Some(standing) = standing

@@ -51,6 +51,10 @@ impl Framing for FrameScanner {
         Self::at_boundary(self)
     }
 
+    fn under_way(&self, bytes: &[u8]) -> usize {
+        Self::under_way(self, bytes)
+    }
+
     fn has_ended(&self) -> bool {
         self.close_seen() && self.at_boundary()
     }

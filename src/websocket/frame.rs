@@ -172,6 +172,15 @@ impl FrameScanner {
         self.head.length == 0
     }
 
+    /// How many of the next `bytes` belong to the frame that has been begun.
+    #[must_use]
+    pub fn under_way(&self, bytes: &[u8]) -> usize {
+        if self.at_boundary() {
+            return 0;
+        }
+        bytes.len() - self.clone().advance_frame(bytes).len()
+    }
+
     /// Whether a Close frame has begun: no other frame may follow it, §5.5.1.
     #[must_use]
     pub fn close_seen(&self) -> bool {

@@ -281,6 +281,35 @@ async fn a_client_whose_binding_changes_with_a_reload_has_to_come_anew() {
 }
 
 #[tokio::test]
+async fn a_client_whose_binding_stays_does_so_whatever_becomes_of_the_others() {
+    let mut lab = lab("", "client_id = \"dev-{serial}\"").await;
+    let version = Version::V311;
+    let connect = Connect::with_password(version, SECRET).client_id("dev-5e01");
+    let mut wires = vec![];
+    for transport in EVERY_TRANSPORT {
+        // Over WebSocket by the route's binding, which binds nothing else.
+        let wire = lab.mqtt(transport, Some(certificate(&lab, 1))).await;
+        let mut wire = wire.unwrap();
+        wire.send(&connect.bytes()).await;
+        assert_eq!(wire.packet().await.as_deref(), Some(version.accepted()));
+        wires.push(wire);
+    }
+    let before = lab.config.tables.clone();
+    for others in [
+        "[bindings.another]\nuser_name = \"{serial}\"\n",
+        "[bindings.another]\nuser_name = \"{cn}\"\n[bindings.zz]\n",
+        "",
+    ] {
+        lab.config.tables = format!("{others}{before}");
+        lab.reload().unwrap();
+        for (session, wire) in wires.iter_mut().enumerate() {
+            lab.broker.say(session, &[0xd0, 0]);
+            assert_eq!(wire.packet().await.unwrap(), [0xd0, 0], "{others}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_binding_that_would_bind_nothing_or_refuse_everybody_is_a_mistake() {
     let tables = |binding: &str| format!("[bindings.web]\n{binding}");
     for (binding, users, message) in [

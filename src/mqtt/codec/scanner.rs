@@ -200,6 +200,12 @@ impl PacketScanner {
         self.left == 0
     }
 
+    /// How many of the next `bytes` belong to the packet that has been begun.
+    #[must_use]
+    pub fn under_way(&self, bytes: &[u8]) -> usize {
+        usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()))
+    }
+
     /// Whether a DISCONNECT was passed on, whole or in part: no other may follow.
     #[must_use]
     pub fn disconnected(&self) -> bool {
