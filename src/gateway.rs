@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use fixed::Fixed;
-use live::{AllQuotas, Live, groups, in_force, of_name};
+use live::{AllQuotas, Live, drain, groups, in_force, of_name};
 pub use load::problems;
 use sockets::{bind_admin, bind_listeners, local_address};
 use worker::Worker;
@@ -40,6 +40,7 @@ use crate::config::{ListenerSettings, Settings};
 use crate::fetch::FetcherError;
 use crate::listener::Lifecycle;
 use crate::listener::crowd::Crowd;
+use crate::mqtt;
 use crate::telemetry::{AccessLog, ListenerMetrics, Metrics};
 use crate::tls::{ClientAuth, MinVersion, Policies, PolicyError, Terminator, TlsError};
 use crate::token::{ProviderError, RevocationError, Revocations, Verifier};
@@ -129,6 +130,8 @@ struct Shared {
     admin: Arc<ArcSwapOption<admin::Settings>>,
     /// Who signs assertions, if anybody gets them.
     asserter: Arc<ArcSwapOption<Asserter>>,
+    /// How MQTT sessions end in a drain.
+    drain: Arc<ArcSwap<mqtt::Drain>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -208,6 +211,7 @@ impl Gateway {
             in_force,
             admin: Arc::new(ArcSwapOption::new(admin_settings)),
             asserter: Arc::new(ArcSwapOption::new(asserter)),
+            drain: Arc::new(ArcSwap::from_pointee(drain(&settings))),
             live: ArcSwap::from_pointee(live),
             fixed: Fixed::of(&settings),
             clock,
@@ -317,7 +321,7 @@ impl Gateway {
             callouts,
             Arc::clone(&self.shared.in_force),
         );
-        let in_force = in_force(&settings);
+        let (in_force, drain) = (in_force(&settings), drain(&settings));
         let live = Live::new(
             settings.clone(),
             gate,
@@ -332,6 +336,7 @@ impl Gateway {
         self.shared.in_force.store(Arc::new(in_force));
         self.shared.admin.store(settings.admin.map(Arc::new));
         self.shared.asserter.store(asserter);
+        self.shared.drain.store(Arc::new(drain));
         self.shared.live.store(Arc::new(live));
         self.shared.replaced.notify_one();
         for group in &former.groups {

@@ -11,6 +11,7 @@ use crate::assertion::Asserter;
 use crate::callout;
 use crate::config::{ListenerSettings, Settings};
 use crate::http::Rules;
+use crate::mqtt;
 use crate::quota::Quotas;
 use crate::route::{Consulted, Demands, Route, RouteTable};
 use crate::telemetry::Metrics;
@@ -114,6 +115,14 @@ pub(super) fn in_force(settings: &Settings) -> InForce {
         mode: settings.mode,
         bindings: Arc::clone(&settings.bindings),
         demands: demands(settings),
+    }
+}
+
+/// How MQTT sessions end when the gateway drains.
+pub(super) fn drain(settings: &Settings) -> mqtt::Drain {
+    mqtt::Drain {
+        timeout: settings.drain_timeout,
+        server_reference: settings.mqtt.server_reference.clone(),
     }
 }
 

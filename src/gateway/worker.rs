@@ -255,7 +255,7 @@ impl Worker {
             demand: settings.demand(),
             settings: live.settings.mqtt.clone(),
             quotas: live.quotas.of_listener(&settings.name),
-            drain_timeout: live.settings.drain_timeout,
+            drain: Arc::clone(&self.shared.drain),
             terminator: listener.terminator.clone(),
             clock: Arc::clone(&self.shared.clock),
             metrics: Arc::clone(&self.shared.metrics),

@@ -14,6 +14,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use probe::probe;
@@ -39,14 +40,23 @@ pub struct Edge {
     pub settings: Settings,
     /// How much each client of the listener may ask for.
     pub quotas: Quotas,
-    /// How long a drain may take: sessions end spread over it.
-    pub drain_timeout: Duration,
+    /// How sessions end when the gateway drains, as is in force then.
+    pub drain: Arc<ArcSwap<Drain>>,
     /// For checking sessions again when trust has changed; `None` without TLS.
     pub terminator: Option<Arc<Terminator>>,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// All counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// How sessions end when the gateway drains, whenever they have begun.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// How long that may take: they end spread over it.
+    pub timeout: Duration,
+    /// Where MQTT 5 clients are sent.
+    pub server_reference: Option<String>,
 }
 
 /// How CONNECT, and what follows it, is treated.

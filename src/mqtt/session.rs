@@ -480,14 +480,15 @@ impl Session<'_> {
     /// at once. The last fifth is left for what is slow.
     fn share_of_drain(&self) -> Duration {
         let share = self.connection.id().share();
-        self.edge.drain_timeout.mul_f64(share * 0.8)
+        self.edge.drain.load().timeout.mul_f64(share * 0.8)
     }
 
     /// Clients are told why as far as their version has words for it. The broker sees the connection end,
     /// as it would without a gateway.
     fn farewell(&self, ended: Ended, packets: &Packets) -> Farewell {
         use {ConnackReason as C, DisconnectReason as D};
-        let reference = self.edge.settings.server_reference.as_deref();
+        let drain = self.edge.drain.load();
+        let reference = drain.server_reference.as_deref();
         let reference = reference.filter(|_| ended == Ended::Draining);
         let (before, behind) = match ended {
             Ended::Draining if reference.is_some() => (C::ServerMoved, D::ServerMoved),

@@ -415,6 +415,27 @@ async fn a_drain_sends_clients_of_mqtt_5_to_another_server_where_one_is_named() 
 }
 
 #[tokio::test]
+async fn a_drain_goes_by_what_is_in_force_then() {
+    let expected = [&[0xe0, 20, 0x9d, 18, 0x1c, 0, 15][..], b"example.com:888"].concat();
+    for transport in EVERY_TRANSPORT {
+        let mut lab = Config::x509()
+            .drain_timeout("10m")
+            .mqtt("server_reference = \"example.com:999\"")
+            .start()
+            .await;
+        let mut wire = session(&lab, transport, Version::V5).await;
+        lab.config.drain_timeout = Some("500ms");
+        lab.config.mqtt = lab.config.mqtt.replace("999", "888");
+        lab.reload().unwrap();
+        let goodbye = async {
+            wire.ends_with(&expected).await;
+            drop(wire);
+        };
+        tokio::join!(lab.drain(Duration::from_secs(20)), goodbye);
+    }
+}
+
+#[tokio::test]
 async fn a_goodbye_waits_for_the_end_of_a_packet() {
     for transport in EVERY_TRANSPORT {
         let lab = Lab::x509().await;
