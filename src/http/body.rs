@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -78,6 +78,7 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(super) struct Upload {
     sent: AtomicU64,
+    awaited: AtomicBool,
     fault: OnceLock<Fault>,
 }
 
@@ -96,6 +97,11 @@ impl Upload {
     /// Bytes sent on so far.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether more of it has been asked for than the client has sent.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     /// What was wrong with the body itself, if anything.
@@ -187,7 +193,10 @@ impl RequestBody {
 
 impl RequestBody {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let is_awaited = polled.is_pending();
+        self.upload.awaited.store(is_awaited, Ordering::Relaxed);
+        let Poll::Ready(frame) = polled else {
             ready!(self.patience.poll_exhausted(cx));
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };

@@ -20,7 +20,7 @@ use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route, Target};
 use crate::upstream::{CommonFields, Opened, Repeatable, ResponseBody, UpstreamError};
 
-/// Sends the request and waits for the head of the answer. Demands the proof that the gate has
+/// Sends the request and waits for the head of the answer, until `deadline` at most. Demands the proof that the gate has
 /// said yes, although nothing in it is needed any more: the fields are set already.
 pub(super) async fn forward(
     admission: &Admission,
@@ -28,6 +28,7 @@ pub(super) async fn forward(
     route: &Arc<Route>,
     mut request: Box<Received<'_>>,
     common: &CommonFields,
+    deadline: Option<Instant>,
 ) -> Result<Response<ResponseBody>, Failure> {
     let upload: Arc<Upload> = Arc::default();
     let upstream = session.edge.upstream(route).ok_or(Failure::NoRoute)?;
@@ -40,7 +41,7 @@ pub(super) async fn forward(
         .servers()
         .device(|| admission.device(&session.connection));
     let sent = {
-        let patience = pin!(response_timeout(session, route, &upload));
+        let patience = pin!(response_timeout(session, route, &upload, deadline));
         let mut sent = pin!(upstream.send(request, common, client, device, patience));
         match hints {
             None => sent.await,
@@ -73,7 +74,7 @@ pub(super) async fn open(
     let device = upstream
         .servers()
         .device(|| admission.device(&session.connection));
-    let patience = response_timeout(session, route, &upload);
+    let patience = response_timeout(session, route, &upload, None);
     upstream
         .open(request, common, &client, device, patience)
         .await
@@ -107,17 +108,26 @@ fn outgoing<B>(
     Ok(Box::new(Request::from_parts(head, sent(body))))
 }
 
-/// Ends when the answer is overdue. It begins anew as long as the request's body still moves: a long
-/// upload is not a slow upstream.
-fn response_timeout(session: &Session, route: &Route, upload: &Upload) -> impl Future<Output = ()> {
+/// Ends when the answer is overdue by the server's fault. It begins anew as long as the request's body still
+/// moves, or its client owes more of it, which is for its own limit to end: a long upload is not a slow
+/// upstream.
+fn response_timeout(
+    session: &Session,
+    route: &Route,
+    upload: &Upload,
+    deadline: Option<Instant>,
+) -> impl Future<Output = ()> {
     let limit = route.response_timeout;
     let mut before = upload.sent();
-    let mut alarm = session.edge.alarms.at(Instant::now() + limit);
+    let next = Instant::now() + limit;
+    let next = deadline.map_or(next, |deadline| deadline.min(next));
+    let mut alarm = session.edge.alarms.at(next);
     async move {
         loop {
             (&mut alarm).await;
             let now = upload.sent();
-            if now == before {
+            let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if (is_over || now == before) && !upload.is_awaited() {
                 return;
             }
             before = now;

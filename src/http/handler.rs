@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
 use super::body::{AnswerBody, ClientBody};
@@ -158,13 +158,11 @@ async fn carry_out(
             opening: None,
             common,
         } => {
-            let sent = forward(&admission, session, &route, request, &common);
-            let response = match exchange.deadline() {
+            let deadline = exchange.deadline();
+            let sent = forward(&admission, session, &route, request, &common, deadline);
+            let response = match deadline {
                 None => sent.await?,
-                Some(deadline) => {
-                    let sent = timeout_at(deadline, Box::pin(sent)).await;
-                    sent.map_err(|_| Failure::Overdue)??
-                }
+                Some(deadline) => in_time(deadline, Box::pin(sent)).await?,
             };
             Ok(Answer::of_upstream(response, route))
         }
@@ -172,6 +170,18 @@ async fn carry_out(
             discard(session, request);
             Ok(answer)
         }
+    }
+}
+
+/// The answer, if it comes before `deadline`. Whose fault it is otherwise has been noted by then.
+async fn in_time<T>(
+    deadline: Instant,
+    sent: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match timeout_at(deadline, sent).await {
+        Ok(Err(_)) if deadline <= Instant::now() => Err(Failure::Overdue),
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Overdue),
     }
 }
 

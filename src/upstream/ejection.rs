@@ -26,6 +26,8 @@ pub enum Outcome {
     Fine,
     /// It cannot be reached, breaks off, is silent, or says itself that it cannot serve.
     Faulty,
+    /// Something else has gone wrong, which says nothing of it.
+    Unknown,
 }
 
 impl From<StatusCode> for Outcome {

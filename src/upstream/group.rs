@@ -179,6 +179,7 @@ impl Group {
     pub(super) fn note(&self, server: &Arc<Server>, outcome: Outcome) {
         match outcome {
             Outcome::Fine => server.fared_well(),
+            Outcome::Unknown => {}
             Outcome::Faulty => {
                 let failures = server.failed();
                 let most = self.settings.ejection.failures;

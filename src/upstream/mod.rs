@@ -633,7 +633,7 @@ where
 /// left for one.
 fn of_connecting(error: &io::Error) -> Outcome {
     match lacks_descriptor(error) {
-        true => Outcome::Fine,
+        true => Outcome::Unknown,
         false => Outcome::Faulty,
     }
 }
@@ -648,9 +648,9 @@ fn lacks_descriptor(error: &io::Error) -> bool {
 /// Whose fault it is that an exchange failed: a request's body breaks off on the client's side.
 fn of_exchange(error: &ExchangeError) -> Outcome {
     match error {
-        ExchangeError::Body(_) => Outcome::Fine,
+        ExchangeError::Body(_) => Outcome::Unknown,
         ExchangeError::Http2(error) if error.is_user() || multiplex::is_given_up(error) => {
-            Outcome::Fine
+            Outcome::Unknown
         }
         ExchangeError::Http2(_)
         | ExchangeError::Closed

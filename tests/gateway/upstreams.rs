@@ -36,6 +36,12 @@ fn config(servers: &[impl Display], lines: &str) -> Config {
     ))
 }
 
+/// The sum of a number that `/metrics` tells of each of two servers.
+async fn sum(lab: &Lab, name: &str, origins: &[Origin; 2]) -> u64 {
+    let [one, other] = origins.each_ref().map(|origin| origin.address);
+    metric(lab, name, one).await.unwrap() + metric(lab, name, other).await.unwrap()
+}
+
 /// What is wrong with these servers and lines of an upstream.
 async fn problem(servers: &[&str], lines: &str) -> String {
     let mut lab = Lab::x509().await;

@@ -6,7 +6,9 @@ use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, Version, Wire};
 use crate::harness::{Client, Lab, Protocol};
 
-use super::{Absent, brokers, config, counts, lab, metric, origins, problem, until_in_service};
+use super::{
+    Absent, brokers, config, counts, lab, metric, origins, problem, sum, until_in_service,
+};
 
 /// Long enough that nothing comes back within a test.
 const LONG: &str = "[upstreams.many.ejection]\nfailures = 3\ntime = \"5m\"";
@@ -90,6 +92,65 @@ async fn a_silent_server_counts_as_one_that_fails() {
     assert!(
         out == [Some(1), Some(0)] || out == [Some(0), Some(1)],
         "{out:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_answered_for_within_the_total_time_counts_as_one_that_fails() {
+    let origins = origins::<2>().await;
+    let limit = "total_timeout = \"100ms\"";
+    let route = "[routes.limited]\npath = \"/limited/\"\nupstream = \"many\"\nstrip_prefix = true";
+    let servers = origins.each_ref().map(|origin| origin.address);
+    let lab = lab(&servers, &format!("{LONG}\n{route}\n{limit}")).await;
+    let answers = gets(&lab, "/limited/silent", 6).await;
+    assert_eq!(answers, [StatusCode::GATEWAY_TIMEOUT; 6]);
+    assert_eq!(sum(&lab, "ejections", &origins).await, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_its_client_has_not_failed() {
+    let origins = origins::<2>().await;
+    let servers = origins.each_ref().map(|origin| origin.address);
+    // Longer than the server's time to answer, which has not begun.
+    let config = config(&servers, LONG).timeouts("stall = \"400ms\"");
+    let limit = "total_timeout = \"200ms\"";
+    let route = "[routes.limited]\npath = \"/limited/\"\nupstream = \"many\"\nstrip_prefix = true";
+    let lab = config.tables(&format!("{route}\n{limit}")).start().await;
+    let device = lab.device();
+    for (path, status) in [("/brief/m", "408"), ("/limited/m", "504")] {
+        for _ in 0..8 {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                 Content-Length: 10\r\n\r\nx"
+            );
+            let answer = device.raw(request.as_bytes()).await.unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{answer}"
+            );
+        }
+    }
+    assert_eq!(sum(&lab, "failures", &origins).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_its_client_breaks_off_says_nothing_of_the_server() {
+    let origins = origins::<2>().await;
+    let lab = lab(&origins.each_ref().map(|origin| origin.address), LONG).await;
+    // Both have failed, once less than they may.
+    gets(&lab, "/brief/silent", 4).await;
+    let broken =
+        b"POST /brief/m HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    for _ in 0..2 {
+        let answer = lab.device().raw(broken).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    assert_eq!(sum(&lab, "ejections", &origins).await, 0);
+    gets(&lab, "/brief/silent", 2).await;
+    assert_eq!(
+        sum(&lab, "ejections", &origins).await,
+        1,
+        "the last one stays"
     );
 }
 
