@@ -367,9 +367,9 @@ impl Deadlines {
         E: Error + 'static,
     {
         let progress = Arc::clone(&self.progress);
-        let finish = |connection: Pin<&mut C>| {
+        let finish = |connection: Pin<&mut C>, watch: &Watch| {
             progress.bid_farewell();
-            if progress.may_finish() {
+            if progress.may_finish() && !watch.is_request_due() {
                 finish(connection);
             } else {
                 // With the answer, if that does not switch.
@@ -384,7 +384,7 @@ impl Deadlines {
                 biased;
                 () = self.progress.finishing(), if !finishing => {
                     finishing = true;
-                    finish(connection.as_mut());
+                    finish(connection.as_mut(), &self.watch);
                 }
                 heard = self.lifecycle.changed(), if !draining => {
                     match heard {
@@ -395,7 +395,7 @@ impl Deadlines {
                         Announcement::Draining => draining = true,
                     }
                     finishing = true;
-                    finish(connection.as_mut());
+                    finish(connection.as_mut(), &self.watch);
                 }
                 // After what ends it: it may use up the task's turn (tokio's cooperative budget), and
                 // nothing else is heard then but a tick that asks for none.
@@ -412,7 +412,7 @@ impl Deadlines {
                         Verdict::Resting => return Kept::Resting,
                         Verdict::Over => {
                             finishing = true;
-                            finish(connection.as_mut());
+                            finish(connection.as_mut(), &self.watch);
                         }
                         Verdict::Stalled => return Kept::Ended,
                     }
@@ -422,21 +422,38 @@ impl Deadlines {
         }
     }
 
+    /// Until when a client's next byte is waited for.
+    fn rested_until(&self) -> Instant {
+        let over_at = self.watch.over_at();
+        let fresh_until = self.watch.fresh_until();
+        let fresh_until = fresh_until.filter(|_| self.progress.is_finishing());
+        fresh_until.map_or(over_at, |until| until.min(over_at))
+    }
+
     /// Waits for the client's next byte, for as long as a connection may be idle; whether it has come.
-    /// Whatever else it waits for ends the connection.
+    /// Whatever else it waits for ends the connection, or has it end with its first request.
     async fn rest<IO>(&mut self, io: &mut Watched<IO>) -> bool
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let woken = loop {
+            let until = self.rested_until();
             tokio::select! {
                 biased;
                 woken = io.wake() => break woken,
-                // After a revocation, every request is looked at by itself.
-                heard = self.lifecycle.changed() => if heard != Announcement::Revoked {
-                    break false;
+                heard = self.lifecycle.changed() => match heard {
+                    // Every request is looked at by itself.
+                    Announcement::Revoked => {}
+                    Announcement::Reloaded | Announcement::Draining
+                        if self.watch.is_request_due() && !self.progress.is_finishing() =>
+                    {
+                        self.progress.doubt();
+                        self.progress.bid_farewell();
+                        self.progress.finish();
+                    }
+                    _ => break false,
                 },
-                () = tokio::time::sleep_until(self.watch.over_at()) => break false,
+                () = tokio::time::sleep_until(until) => break false,
             }
         };
         if !woken {
@@ -471,13 +488,17 @@ mod tests {
     use crate::listener::Lifecycle;
 
     #[tokio::test]
-    async fn a_connection_rests_on_when_tokens_are_revoked_and_ends_with_any_other_announcement() {
+    async fn a_connection_rests_on_when_tokens_are_revoked_and_before_its_first_request() {
         type Announce = fn(&Lifecycle);
-        for (announce, rests_on) in [
-            (Lifecycle::revoked as Announce, true),
-            (Lifecycle::reloaded, false),
-            (Lifecycle::superseded, false),
-            (Lifecycle::drain, false),
+        for (announce, is_fresh, rests_on) in [
+            (Lifecycle::revoked as Announce, false, true),
+            (Lifecycle::reloaded, false, false),
+            (Lifecycle::superseded, false, false),
+            (Lifecycle::drain, false, false),
+            (Lifecycle::revoked, true, true),
+            (Lifecycle::reloaded, true, true),
+            (Lifecycle::superseded, true, false),
+            (Lifecycle::drain, true, true),
         ] {
             let lifecycle = Lifecycle::default();
             let limits = Limits {
@@ -492,6 +513,10 @@ mod tests {
                 stall_timeout: Duration::from_secs(60),
             };
             let progress = Arc::new(Progress::default());
+            if !is_fresh {
+                progress.begin(false);
+                progress.end();
+            }
             let (near, mut far) = tokio::io::duplex(8);
             let mut near = Watched::new(near, Protocol::Http1, Arc::clone(&progress));
             let mut deadlines = Deadlines {

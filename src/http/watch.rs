@@ -248,6 +248,7 @@ impl Progress {
             stall_timeout: limits.stall_timeout,
             over_at: limits.age.map(|age| now + age),
             may_rest,
+            fresh_until: now + FRESH,
             epoch: 0,
             writes: 0,
             asks: 0,
@@ -282,6 +283,10 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// comes at once, what those hold that could rest stays in the heap as holes.
 const REST_AFTER: Duration = Duration::from_millis(20);
 
+/// How long a connection that has just been opened is waited for to send its request, although it should end:
+/// that is on its way, and its client would not know whether it has been done.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// What a tick finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -305,6 +310,7 @@ pub(super) struct Watch {
     stall_timeout: Duration,
     over_at: Option<Instant>,
     may_rest: bool,
+    fresh_until: Instant,
     epoch: u32,
     writes: u32,
     asks: u32,
@@ -333,7 +339,7 @@ impl Watch {
         if self.is_write_stalled(now) || self.is_answer_stalled(now) || self.is_overstayed(now) {
             return Verdict::Stalled;
         }
-        if self.over_at.take_if(|at| *at <= now).is_some() {
+        if self.over_at.take_if(|at| *at <= now).is_some() || self.is_unused(now) {
             return Verdict::Over;
         }
         let epoch = self.progress.epoch.load(Ordering::Relaxed);
@@ -359,6 +365,31 @@ impl Watch {
     pub(super) fn over_at(&self) -> Instant {
         let idle = self.quiet_since + self.idle_timeout;
         self.over_at.map_or(idle, |over_at| over_at.min(idle))
+    }
+
+    /// Until when the first request is waited for; `None` if one has come.
+    pub(super) fn fresh_until(&self) -> Option<Instant> {
+        let is_unused = self.progress.begun.load(Ordering::Relaxed) == 0;
+        is_unused.then_some(self.fresh_until)
+    }
+
+    /// Whether a request of HTTP/1.1 is on its way, as far as can be known, that a connection which should
+    /// end has to wait for.
+    pub(super) fn is_request_due(&self) -> bool {
+        let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
+        let is_fresh = self
+            .fresh_until()
+            .is_some_and(|until| until > Instant::now());
+        let is_taken = self.progress.standing() != Standing::Lost;
+        self.may_rest && is_taken && !self.progress.is_active() && (head_begun || is_fresh)
+    }
+
+    /// The connection was fresh when it should have ended, and no request has come.
+    fn is_unused(&self, now: Instant) -> bool {
+        let head_begun = self.progress.head_begun.load(Ordering::Relaxed);
+        let is_told = self.progress.farewell.load(Ordering::Relaxed);
+        let is_stale = self.fresh_until().is_some_and(|until| until <= now);
+        self.may_rest && is_told && is_stale && !head_begun
     }
 
     /// The client has been told to go and does not. hyper asks in HTTP/2 whether its GOAWAY has

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, join, select};
 use hyper::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::kept::whole;
@@ -58,6 +59,55 @@ async fn a_signal_to_end_lets_requests_finish_and_admits_no_more() {
         assert_eq!(request.await.unwrap().unwrap().body, "ok");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_on_its_way_is_answered_though_its_connection_has_to_end() {
+    const REQUEST: &[u8] = b"GET /http/m HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for (signal, word) in [("HUP", "configuration reloaded"), ("TERM", "draining")] {
+        let site = Site::new().await;
+        site.configure("drain_timeout = \"1h\"", "");
+        let mut gateway = site.run(&[]).await;
+        let device = gateway.device();
+        let connect = || async { device.connect(&["http/1.1"]).await.unwrap() };
+        let (mut unused, mut fresh) = (connect().await, connect().await);
+        let (begun, missing) = REQUEST.split_at(30);
+        let mut half = connect().await;
+        half.write_all(begun).await.unwrap();
+        // The second of its connection; that it has begun comes together with the first.
+        let mut second = connect().await;
+        second.write_all(&[REQUEST, begun].concat()).await.unwrap();
+        let mut first = Vec::new();
+        while !first.ends_with(b"\r\n\r\nok") {
+            assert_ne!(second.read_buf(&mut first).await.unwrap(), 0);
+        }
+
+        gateway.process.signal(signal).await;
+        gateway.process.says(word).await;
+        for (stream, rest) in [
+            (&mut fresh, REQUEST),
+            (&mut half, missing),
+            (&mut second, missing),
+        ] {
+            stream.write_all(rest).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n"),
+                "{signal}: {answer}"
+            );
+            assert!(
+                answer.contains("connection: close\r\n"),
+                "{signal}: {answer}"
+            );
+        }
+        // One that nothing comes from is not waited for longer.
+        assert_eq!(unused.read(&mut [0]).await.unwrap(), 0);
+        if signal == "TERM" {
+            let ended = gateway.process.end().await;
+            assert!(ended.stderr.contains("\"cut\":0"), "{}", ended.stderr);
+        }
     }
 }
 
