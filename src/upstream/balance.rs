@@ -1,7 +1,9 @@
 //! Which server of a group is next. What workers share is only read here.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::vec;
 
 use super::device::{DeviceKey, Ring};
 use super::server::Server;
@@ -33,7 +35,7 @@ pub(super) struct Lineup {
     seats: Box<[Seat]>,
     /// Places in `seats`, each as often as its weight says and spread evenly.
     turns: Box<[u16]>,
-    /// Where devices keep their servers.
+    /// Where devices keep their servers, by their places in `seats`.
     ring: Option<Arc<Ring>>,
     /// None is in service.
     nobody: bool,
@@ -71,12 +73,7 @@ impl Lineup {
         device: Option<DeviceKey>,
         chance: &Chance,
     ) -> Option<&Arc<Server>> {
-        let own = device.and_then(|device| {
-            let mut walk = self.walk(device);
-            walk.find(|seat| seat.serves)
-                .or_else(|| self.walk(device).next())
-        });
-        if let Some(seat) = own {
+        if let Some(seat) = device.and_then(|device| self.own(device)) {
             return Some(&seat.server);
         }
         let seat = match balance {
@@ -94,29 +91,44 @@ impl Lineup {
         seat.map(|seat| &seat.server)
     }
 
-    /// Servers in the order in which this device takes them, most of them many times.
-    fn walk(&self, device: DeviceKey) -> impl Iterator<Item = &Seat> {
-        let ring = self.ring.iter().flat_map(move |ring| ring.walk(device));
-        ring.filter_map(|address| {
-            let mut seats = self.seats.iter();
-            seats.find(|seat| seat.server.address() == Some(address))
-        })
+    /// The first of those in service that this device takes; its first of all if none is.
+    fn own(&self, device: DeviceKey) -> Option<&Seat> {
+        let ring = self.ring.as_deref()?;
+        let first = self.seat(ring.first(device)?)?;
+        if first.serves || self.nobody {
+            return Some(first);
+        }
+        let mut walk = ring.walk(device).filter_map(|place| self.seat(place));
+        walk.find(|seat| seat.serves).or(Some(first))
     }
 
     fn turn(&self, number: usize) -> Option<&Seat> {
         let turn = self.turns.get(number % self.turns.len().max(1))?;
-        self.seats.get(usize::from(*turn))
+        self.seat(*turn)
     }
 
-    /// Every server, beginning at any of those in service; the others come last, if at all.
-    fn all(&self, chance: &Chance, others: bool) -> impl Iterator<Item = &Arc<Server>> {
+    fn seat(&self, place: u16) -> Option<&Seat> {
+        self.seats.get(usize::from(place))
+    }
+
+    /// The places of those in service in the order in which `device` takes them, if that is known.
+    fn of_device(&self, device: Option<DeviceKey>) -> impl Iterator<Item = u16> {
+        let ring = self.ring.as_deref().zip(device);
+        let walk = ring
+            .into_iter()
+            .flat_map(|(ring, device)| ring.walk(device));
+        walk.filter(|place| self.seat(*place).is_some_and(|seat| seat.serves))
+    }
+
+    /// Every place, beginning at any of those in service; the others come last.
+    fn all(&self, chance: &Chance) -> impl Iterator<Item = u16> {
         let first = chance.last() % self.seats.len().max(1);
         let (before, from) = self.seats.split_at(first);
-        let around = move || from.iter().chain(before);
-        let serving = around().filter(|seat| seat.serves);
-        let others = others || self.nobody;
-        let resting = around().filter(move |seat| !seat.serves && others);
-        serving.chain(resting).map(|seat| &seat.server)
+        let around = move || (first..).zip(from).chain((0..).zip(before));
+        let serving = around().filter(|(_, seat)| seat.serves);
+        let resting = around().filter(|(_, seat)| !seat.serves);
+        let places = serving.chain(resting);
+        places.filter_map(|(place, _)| u16::try_from(place).ok())
     }
 }
 
@@ -167,11 +179,43 @@ impl Chance {
     }
 }
 
+/// The order in which a search goes through one line-up. Made once, or every refusal would cost as
+/// many walks around the ring as there are servers.
+#[derive(Debug)]
+struct Order {
+    lineup: Arc<Lineup>,
+    /// Places, those that stand here a second time having been passed over by then.
+    rest: Peekable<vec::IntoIter<u16>>,
+}
+
+impl Order {
+    /// The device's own order first, so that it meets its second server there as well.
+    fn new(lineup: &Arc<Lineup>, device: Option<DeviceKey>, chance: &Chance) -> Self {
+        let places = lineup.of_device(device).chain(lineup.all(chance));
+        let places: Vec<u16> = places.collect();
+        Self {
+            lineup: Arc::clone(lineup),
+            rest: places.into_iter().peekable(),
+        }
+    }
+
+    /// The first that is not to be left out.
+    fn first(&mut self, is_left_out: impl Fn(&Arc<Server>) -> bool) -> Option<&Seat> {
+        let lineup = &self.lineup;
+        let is_out = |seat: &Seat| is_left_out(&seat.server);
+        let goes = |place: &u16| lineup.seat(*place).is_none_or(is_out);
+        while self.rest.next_if(goes).is_some() {}
+        lineup.seat(*self.rest.peek()?)
+    }
+}
+
 /// The servers for one request or connection, one after the other until one can be reached.
 #[derive(Debug)]
 pub(super) struct Search {
     device: Option<DeviceKey>,
     passed_over: Vec<Arc<Server>>,
+    /// `None` before the second server, as for most. Boxed: each request would have room for it.
+    order: Option<Box<Order>>,
     /// One of them had no room.
     met_full: bool,
 }
@@ -184,36 +228,35 @@ impl Search {
 
     /// For this device, where that is what counts.
     pub(super) fn new(device: Option<DeviceKey>) -> Self {
-        let passed_over = Vec::new();
         Self {
             device,
-            passed_over,
+            passed_over: Vec::new(),
+            order: None,
             met_full: false,
         }
     }
 
     /// The next to try; `None` if all have been.
     pub(super) fn next(
-        &self,
-        lineup: &Lineup,
+        &mut self,
+        lineup: &Arc<Lineup>,
         balance: Balance,
         chance: &Chance,
     ) -> Option<Arc<Server>> {
         if self.passed_over.is_empty() {
             return lineup.pick(balance, self.device, chance).cloned();
         }
-        let is_new = |server: &&Arc<Server>| !self.has_passed_over(server);
-        // The device's own order first, so that it meets its second server there as well.
-        let own = self
-            .device
-            .into_iter()
-            .flat_map(|device| lineup.walk(device));
-        let mut own = own.filter(|seat| seat.serves).map(|seat| &seat.server);
+        let order = self.order.take();
+        let order = order.filter(|order| Arc::ptr_eq(&order.lineup, lineup));
+        let order = order.unwrap_or_else(|| Box::new(Order::new(lineup, self.device, chance)));
+        let passed_over = &self.passed_over;
+        let is_known =
+            |server: &Arc<Server>| passed_over.iter().any(|known| Arc::ptr_eq(known, server));
+        let seat = self.order.insert(order).first(is_known)?;
         // Those out of service are for when no other can be reached, not for what is too much for
         // the others.
-        own.find(is_new)
-            .or_else(|| lineup.all(chance, !self.met_full).find(is_new))
-            .cloned()
+        let may_try = seat.serves || lineup.nobody || !self.met_full;
+        may_try.then(|| Arc::clone(&seat.server))
     }
 
     /// Goes on without `server`.
@@ -231,12 +274,6 @@ impl Search {
     pub(super) fn has_met_full(&self) -> bool {
         self.met_full
     }
-
-    fn has_passed_over(&self, server: &Arc<Server>) -> bool {
-        self.passed_over
-            .iter()
-            .any(|known| Arc::ptr_eq(known, server))
-    }
 }
 
 #[cfg(test)]
@@ -247,12 +284,12 @@ mod tests {
     use super::*;
     use crate::telemetry::ServerMetrics;
 
-    fn lineup(weights: &[u32]) -> Lineup {
+    fn lineup(weights: &[u32]) -> Arc<Lineup> {
         lineup_without(weights, &[])
     }
 
     /// With these places out of service.
-    fn lineup_without(weights: &[u32], out: &[usize]) -> Lineup {
+    fn lineup_without(weights: &[u32], out: &[usize]) -> Arc<Lineup> {
         let seat = |(number, weight): (usize, &u32)| {
             let name = format!("192.0.2.{number}:80");
             Seat {
@@ -262,11 +299,12 @@ mod tests {
             }
         };
         let seats: Vec<Seat> = weights.iter().enumerate().map(seat).collect();
-        let addresses = seats
-            .iter()
-            .map(|seat| (seat.server.address().unwrap(), seat.weight));
-        let ring = Ring::new(addresses);
-        Lineup::new(seats, Some(Arc::new(ring)))
+        let point = |(place, seat): (u16, &Seat)| {
+            let address = seat.server.address().unwrap();
+            (place, address, seat.weight)
+        };
+        let ring = Ring::new((0..).zip(&seats).map(point));
+        Arc::new(Lineup::new(seats, Some(Arc::new(ring))))
     }
 
     fn picks(lineup: &Lineup, balance: Balance, count: usize) -> Vec<usize> {
@@ -339,10 +377,9 @@ mod tests {
     fn those_that_are_out_are_searched_last() {
         let (lineup, chance) = (lineup_without(&[1, 1, 1], &[0, 2]), Chance::default());
         for _ in 0..3 {
-            let first = lineup.all(&chance, true).next().unwrap();
-            assert_eq!(first.name(), "192.0.2.1:80");
+            assert_eq!(lineup.all(&chance).next(), Some(1));
         }
-        assert_eq!(lineup.all(&chance, true).count(), 3);
+        assert_eq!(lineup.all(&chance).count(), 3);
     }
 
     #[test]
@@ -423,5 +460,48 @@ mod tests {
             let again = search.next(&whole, Balance::Device, &chance).unwrap();
             assert!(Arc::ptr_eq(&again, &second));
         }
+    }
+
+    /// The numbers of all servers in the order in which a search of this device meets them.
+    fn way(lineup: &Arc<Lineup>, device: DeviceKey) -> Vec<String> {
+        let chance = Chance::default();
+        let mut search = Search::new(Some(device));
+        let mut met = Vec::new();
+        while let Some(server) = search.next(lineup, Balance::Device, &chance) {
+            met.push(server.name().to_owned());
+            search.pass_over(server);
+        }
+        met
+    }
+
+    #[test]
+    fn a_device_meets_all_servers_once_and_those_that_are_out_last() {
+        let (whole, less) = (lineup(&[1, 9, 3, 3]), lineup_without(&[1, 9, 3, 3], &[1]));
+        for number in 0..100 {
+            let device = DeviceKey::of_certificate(&number.to_string());
+            let mut all = way(&whole, device);
+            assert_eq!(all, way(&whole, device));
+            all.retain(|server| server != "192.0.2.1:80");
+            all.push("192.0.2.1:80".to_owned());
+            assert_eq!(way(&less, device), all);
+            assert_eq!(all.len(), 4);
+        }
+    }
+
+    #[test]
+    fn a_search_walks_the_ring_once_for_each_line_up() {
+        let (one, other) = (lineup(&[1; 9]), lineup(&[1; 9]));
+        let chance = Chance::default();
+        let mut search = Search::new(Some(DeviceKey::of_certificate("any")));
+        let mut left = Vec::new();
+        for lineup in [&one, &one, &one, &one, &other, &other] {
+            let server = search.next(lineup, Balance::Device, &chance).unwrap();
+            search.pass_over(server);
+            left.push(search.order.as_ref().map(|order| order.rest.len()));
+        }
+        // Its own order and the order of chance, each less than before while the line-up is the same.
+        assert_eq!(left[0], None);
+        assert_eq!(left[1..4], [Some(17), Some(16), Some(15)]);
+        assert_eq!(left[4..], [Some(18), Some(17)]);
     }
 }

@@ -325,8 +325,10 @@ impl Group {
 impl Roster {
     fn new(entries: Vec<Entry>, balance: Balance) -> Self {
         let ring = (balance == Balance::Device).then(|| {
-            let place = |entry: &Entry| Some((entry.server.address()?, entry.weight));
-            Arc::new(Ring::new(entries.iter().filter_map(place)))
+            let place = |(place, entry): (u16, &Entry)| {
+                Some((place, entry.server.address()?, entry.weight))
+            };
+            Arc::new(Ring::new((0..).zip(&entries).filter_map(place)))
         });
         Self { entries, ring }
     }
