@@ -483,6 +483,10 @@ const PATHS: &[(&str, Fate)] = &[
     ("/http/../public/m", Ok("/public/m")),
     ("/http/%2e%2e/public/m", Ok("/public/m")),
     ("/public/..;/http/m", Ok("/public/..;/http/m")),
+    ("/public/caf\u{e9}", Ok("/public/caf%C3%A9")),
+    ("/public/caf%c3%a9", Ok("/public/caf%C3%A9")),
+    ("/public/a|b^c", Ok("/public/a%7Cb%5Ec")),
+    ("/public/{\"a\"}[]", Ok("/public/%7B%22a%22%7D%5B%5D")),
     ("/http/m", Err(401)),
     ("//http//m", Err(401)),
     ("/public/../http/m", Err(401)),
@@ -528,6 +532,31 @@ async fn policy_and_upstream_see_the_same_path() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_route_is_for_its_path_however_that_is_spelled() {
+    let closed =
+        |name: &str, path: &str| format!("[routes.{name}]\npath = \"{path}\"\nanswer = 403\n");
+    let tables = closed("cafe", "/public/caf%C3%A9/") + &closed("pipe", "/public/p%7Cq/");
+    let lab = Config::x509().tables(&tables).start().await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for path in [
+            "/public/caf%C3%A9/x",
+            "/public/caf%c3%a9/x",
+            "/public/caf\u{e9}/x",
+            "/public/p%7Cq/x",
+            "/public/p%7cq/x",
+            "/public/p|q/x",
+        ] {
+            let answer = lab.device().send(protocol, path, &[]).await.unwrap();
+            assert_eq!(answer.status, 403, "{protocol:?} {path}");
+        }
+        lab.origin.assert_untouched();
+    }
+    let beside = "/public/cafe\u{301}/x";
+    let answer = lab.device().send(Protocol::Http1, beside, &[]).await;
+    assert_eq!(answer.unwrap().status, 200);
 }
 
 #[tokio::test]
