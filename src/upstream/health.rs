@@ -14,7 +14,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::HttpVersion;
@@ -115,7 +115,8 @@ impl Pulse {
 }
 
 impl Group {
-    /// Asks every server again and again, for as long as the group is in force.
+    /// Asks every server again and again, for as long as the group is in force. One that takes its
+    /// time keeps no other waiting, and is asked again when it is done.
     pub(super) async fn keep_asking(
         self: Arc<Self>,
         rules: HealthSettings,
@@ -123,23 +124,33 @@ impl Group {
     ) {
         let mut pace = tokio::time::interval(rules.interval);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Aborted with this task.
+        let mut questions = JoinSet::new();
+        let mut asked: Vec<(Arc<Server>, AbortHandle)> = Vec::new();
         loop {
             pace.tick().await;
-            let mut answers = JoinSet::new();
+            while questions.try_join_next().is_some() {}
+            asked.retain(|(_, question)| !question.is_finished());
             for server in self.servers() {
-                let (group, tls, rules) = (Arc::clone(&self), tls.clone(), rules.clone());
-                answers.spawn(async move {
-                    let asked = group.ask(&server, &rules.probe, tls.as_deref());
-                    let answer = tokio::time::timeout(rules.timeout, asked).await;
-                    (server, answer.unwrap_or(Err(Ailment::Silent)))
-                });
-            }
-            while let Some(answer) = answers.join_next().await {
-                if let Ok((server, answer)) = answer {
-                    self.heard(&server, answer, &rules);
+                if asked.iter().any(|(busy, _)| Arc::ptr_eq(busy, &server)) {
+                    continue;
                 }
+                let (group, rules, tls) = (Arc::clone(&self), rules.clone(), tls.clone());
+                let question = group.ask_once(Arc::clone(&server), rules, tls);
+                asked.push((server, questions.spawn(question)));
             }
         }
+    }
+
+    async fn ask_once(
+        self: Arc<Self>,
+        server: Arc<Server>,
+        rules: HealthSettings,
+        tls: Option<Arc<Initiator>>,
+    ) {
+        let asked = self.ask(&server, &rules.probe, tls.as_deref());
+        let answer = tokio::time::timeout(rules.timeout, asked).await;
+        self.heard(&server, answer.unwrap_or(Err(Ailment::Silent)), &rules);
     }
 
     async fn ask(

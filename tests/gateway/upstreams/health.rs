@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, Version, Wire};
 use crate::harness::streams::Streams;
-use crate::harness::{Client, Protocol};
+use crate::harness::{Client, Protocol, Scripted};
 
 use super::{Absent, brokers, counts, lab, metric, origins, problem, until_in_service};
 
@@ -75,6 +75,21 @@ async fn a_server_whose_answer_is_not_the_expected_one_is_out() {
     assert_eq!(probe.method, "GET");
     assert_eq!(probe.all("host"), [address.to_string()]);
     assert!(probe.all("authorization").is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_keeps_no_other_waiting() {
+    let silent = Scripted::start().await;
+    let [other] = origins().await;
+    let lines = "check = \"http\"\npath = \"/status/503\"\ntimeout = \"10m\"";
+    let lab = lab(&[silent.address, other.address], &checks(lines)).await;
+    let mut peer = silent.accept().await;
+    assert!(peer.head().await.starts_with("get /status/503 "));
+    // It takes several bad answers.
+    until_in_service(&lab, other.address, false).await;
+    // And is not asked again before it has answered.
+    silent.assert_undialled().await;
+    assert_eq!(metric(&lab, "in_service", silent.address).await, Some(1));
 }
 
 #[tokio::test]
