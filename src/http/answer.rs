@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http_body::Body;
 use hyper::header::CONTENT_LENGTH;
 use hyper::http::response;
 use hyper::{HeaderMap, Response, StatusCode};
@@ -103,7 +104,15 @@ impl Answer {
         }
         head.headers
             .insert(X_REQUEST_ID, exchange.request_id().clone());
+        // RFC 9110 §9.3.2, §15.3.5, §15.4.5.
+        let bare = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        let is_bare = exchange.is_head() || bare.contains(&head.status);
         let body = match content {
+            // Whatever a server of HTTP/2 sends all the same; dropped, it is told to stop.
+            Content::Upstreams(content) if is_bare && !content.is_end_stream() => {
+                drop(content);
+                AnswerBody::own(Bytes::new(), exchange)
+            }
             Content::Upstreams(content) => {
                 AnswerBody::streamed(content, route.idle_timeout, exchange)
             }

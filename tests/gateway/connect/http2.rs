@@ -703,3 +703,39 @@ async fn a_body_that_its_server_resets_is_not_taken_for_whole() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_has_no_content_is_passed_on_without() {
+    let server = Streams::start().await;
+    let lab = lab(&server).await;
+    let (mut client, mut line) = acquainted(&lab, &server, 100).await;
+    for (method, status, length) in [
+        (Method::GET, StatusCode::NO_CONTENT, None),
+        (Method::GET, StatusCode::NOT_MODIFIED, Some("4")),
+        (Method::HEAD, StatusCode::OK, Some("4")),
+        (Method::GET, StatusCode::OK, Some("4")),
+    ] {
+        let has_content = method == Method::GET && status == StatusCode::OK;
+        let answer = async {
+            let mut stream = line.next().await;
+            let mut body = stream.begin(status, &[("content-length", "4")]);
+            body.send_data("oops".into(), has_content).unwrap();
+            body
+        };
+        let request = client.begin(method, "/raw/m", &[], whole(""));
+        let (response, mut sent) = join(request, answer).await;
+        let response = response.unwrap();
+        let said = response.headers().get("content-length");
+        assert_eq!(said.map(|said| said.to_str().unwrap()), length, "{status}");
+        assert_eq!(response.status(), status);
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect());
+        let body = body.await.expect("it does not end").unwrap().to_bytes();
+        assert_eq!(body, if has_content { "oops" } else { "" }, "{status}");
+        if !has_content {
+            // And its server need not send the rest.
+            let reset = std::future::poll_fn(|cx| sent.poll_reset(cx));
+            let reset = tokio::time::timeout(PATIENCE, reset).await;
+            reset.expect("the stream stays open").unwrap();
+        }
+    }
+}
