@@ -62,6 +62,9 @@ pub enum ExchangeError {
 pub(super) enum Failure<B> {
     /// Not a byte of it was sent.
     Unsent(Box<Request<B>>, io::Error),
+    /// The server has closed the connection without a word, as it may at any time where it has answered
+    /// before; the request may be sent twice (RFC 9112 §9.3.1).
+    Closed(Box<Request<B>>, ExchangeError),
     Failed(ExchangeError),
 }
 
@@ -171,7 +174,7 @@ impl Connection {
                 let this = self.let_finish(upload);
                 Ok(this.answered(head, !is_broken))
             }
-            Err(error) => Err(upload.blame(error)),
+            Err(error) => Err(upload.blame(error, self.input.is_empty() && interim == 0)),
         }
     }
 

@@ -439,9 +439,10 @@ where
     /// Sends `request` with `common` to the next server, or to the first after it that can be reached, and
     /// waits for the head of the response until `patience` ends. A known device comes to its own server.
     ///
-    /// A pooled connection that turns out closed leaves the request unsent, and only then is another one
-    /// tried; a request of which a byte was written is not repeated, unless its server says in HTTP/2 that
-    /// it has done nothing about it, or the upstream has [`retries`]. Where servers are told whom a
+    /// A pooled connection that turns out closed leaves the request unsent, or unanswered if it is idempotent and
+    /// without a body, and only then is another one tried; a request of which a byte was written is not
+    /// repeated otherwise, unless its server says in HTTP/2 that it has done nothing about it, or the upstream
+    /// has [`retries`]. Where servers are told whom a
     /// connection is for, or a client authenticates it, a request has one of its own.
     ///
     /// # Errors
@@ -548,10 +549,11 @@ where
                     return Attempt::Answered(head, Content::Http1(body, pool.cloned()));
                 }
                 Err(Failure::Failed(error)) => return Attempt::Failed(error),
+                Err(Failure::Closed(_, error)) if is_new => return Attempt::Failed(error),
                 Err(Failure::Unsent(unsent, error)) if is_new => {
                     return Attempt::Unsent(unsent, error);
                 }
-                Err(Failure::Unsent(unsent, _)) => request = unsent,
+                Err(Failure::Closed(again, _) | Failure::Unsent(again, _)) => request = again,
             }
             pooled = manner.pooled(server);
         }
@@ -609,7 +611,7 @@ where
             }
             Err(failure) => {
                 let source = match failure {
-                    Failure::Failed(error) => error,
+                    Failure::Closed(_, error) | Failure::Failed(error) => error,
                     Failure::Unsent(_, error) => error.into(),
                 };
                 self.servers.note(&busy, of_exchange(&source));

@@ -749,6 +749,44 @@ async fn a_pooled_connection_that_the_upstream_has_closed_costs_nobody_an_error(
 }
 
 #[tokio::test]
+async fn a_pooled_connection_that_closes_without_a_word_costs_only_what_cannot_be_sent_twice() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (method, body, word, expected) in [
+        (Method::GET, "", "", 200),
+        (Method::DELETE, "", "", 200),
+        (Method::PUT, "body", "", 502),
+        (Method::POST, "", "", 502),
+        // It has said something.
+        (Method::GET, "", "HTTP/1.1 2", 502),
+        (Method::GET, "", "HTTP/1.1 103 Early Hints\r\n\r\n", 502),
+    ] {
+        let upstream = Scripted::start().await;
+        let lab = Config::x509().tables(&upstream.tables()).start().await;
+        let mut kept = lab.device().keep(Protocol::Http1).await.unwrap();
+        let origin = async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer.say(ANSWER).await;
+            let first = peer.head().await;
+            peer.say(word).await;
+            drop(peer);
+            if expected == 200 {
+                let mut peer = upstream.accept().await;
+                assert_eq!(peer.head().await, first);
+                peer.say(ANSWER).await;
+            }
+        };
+        let requests = async {
+            assert_eq!(kept.get("/raw/m", &[]).await.unwrap().status, 200);
+            let answer = kept.request(method.clone(), "/raw/m", &[], whole(body));
+            answer.await.unwrap().status
+        };
+        let (status, ()) = tokio::join!(requests, origin);
+        assert_eq!(status, expected, "{method} {body} {word}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_down_is_a_bad_gateway() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = port.local_addr().unwrap();

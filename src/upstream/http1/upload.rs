@@ -48,7 +48,7 @@ pub(super) enum Stop {
 
 /// One request, as far as it has not been sent.
 pub(super) struct Upload<B> {
-    /// `None` when its body has ended.
+    /// `None` when its body, if there was one, has ended.
     request: Option<Box<Request<B>>>,
     framing: Framing,
     /// Bytes to be written, from `written` on, and `piece` after them.
@@ -105,11 +105,16 @@ impl<B> Upload<B> {
         self.broken.is_some()
     }
 
-    /// What the failure to read an answer comes from.
-    pub(super) fn blame(self, error: ExchangeError) -> Failure<B> {
-        match (self.broken, self.request) {
-            (Some(broken), Some(request)) if self.total == 0 && self.framing == Framing::None => {
-                Failure::Unsent(request, broken)
+    /// What the failure to read an answer, of which something had come unless it `is_silent`, comes from.
+    pub(super) fn blame(self, error: ExchangeError, is_silent: bool) -> Failure<B> {
+        let is_closed = matches!(error, ExchangeError::Closed | ExchangeError::Broken(_));
+        let may_repeat = |request: &Request<B>| request.method().is_idempotent();
+        // What has a body has used it up.
+        let request = self.request.filter(|_| self.framing == Framing::None);
+        match (self.broken, request) {
+            (Some(broken), Some(request)) if self.total == 0 => Failure::Unsent(request, broken),
+            (broken, Some(request)) if is_silent && is_closed && may_repeat(&request) => {
+                Failure::Closed(request, broken.map_or(error, ExchangeError::from))
             }
             (Some(broken), _) => Failure::Failed(broken.into()),
             (None, _) => Failure::Failed(error),
@@ -277,9 +282,6 @@ impl<B> Upload<B> {
         if self.written == self.gathered.len() {
             self.gathered.clear();
             self.written = 0;
-            if self.framing == Framing::None {
-                self.request = None;
-            }
         }
         if length > gathered {
             self.piece.advance(length - gathered);
