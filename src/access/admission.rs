@@ -143,7 +143,8 @@ impl Admission {
         }
     }
 
-    /// The user name to fill in where the protocol has one and the client gave none.
+    /// The user name that is bound to the certificate, for protocols that have one: the client may have
+    /// given it elsewhere, or not at all.
     #[must_use]
     pub fn user_name(&self) -> Option<&Secret> {
         self.user_name.as_ref()

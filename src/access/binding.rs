@@ -95,8 +95,9 @@ impl Binding {
                 Err(Refusal::Missing(source))
             };
         };
-        // Which of two would the upstream believe?
-        if values.next().is_some() {
+        // Which of two would the upstream believe? Of user names, which come in the opening of a
+        // WebSocket and in its CONNECT, it gets one, if they agree.
+        if values.any(|other| rule.place != Place::UserName || other != value) {
             return Err(Refusal::Conflict);
         }
         if rule.template.matches(device, value) {
@@ -137,21 +138,22 @@ impl Binding {
         }
     }
 
-    /// What to fill in for a user name that is bound and was not presented.
+    /// The user name that is bound: as it was presented, wherever that was, or else as the certificate
+    /// gives it.
     fn user_name(
         &self,
         device: &DeviceIdentity,
         presented: &Presented,
     ) -> Result<Option<Secret>, Refusal> {
         let rule = self.rules.iter().find(|rule| rule.place == Place::UserName);
-        match rule {
-            Some(rule) if presented.names_at(&rule.place).next().is_none() => {
-                let value = rule.template.value(device);
-                let unfillable = Refusal::Unfillable(Source::UserName);
-                value.map(Some).ok_or(unfillable)
-            }
-            Some(_) | None => Ok(None),
-        }
+        let Some(rule) = rule else {
+            return Ok(None);
+        };
+        let value = match presented.names_at(&rule.place).next() {
+            Some(name) => Some(name.clone()),
+            None => rule.template.value(device),
+        };
+        value.map(Some).ok_or(Refusal::Unfillable(Source::UserName))
     }
 }
 

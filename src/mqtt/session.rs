@@ -581,14 +581,35 @@ fn idle(keep_alive: u16) -> Idle {
 }
 
 /// The CONNECT with what the client is known by as its password, where it has none or has shown its
-/// token there; `None` if it goes as it is, byte for byte, as one does that brings an authentication
-/// method in place of a password (MQTT 5.0 §4.12).
+/// token there, and with the user name that is bound to it; `None` if it goes as it is, byte for byte.
 fn rewrite(
     admission: &Admission,
     connect: &Connect<'_>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let password = password(admission, connect)?.filter(|password| {
+        // The gate has compared them already; this is no secret any more.
+        connect.password() != Some(*password)
+    });
+    let user_name = admission.user_name().map(Secret::expose);
+    let user_name = user_name.filter(|name| connect.user_name() != Some(*name));
+    if password.is_none() && user_name.is_none() {
+        return Ok(None);
+    }
+    let rewritten = connect.rewrite(&Changes {
+        password,
+        user_name,
+    })?;
+    Ok(Some(Zeroizing::new(rewritten)))
+}
+
+/// What the client is known by, for the broker; `None` if its CONNECT says all, as one does that brings
+/// an authentication method in place of a password (MQTT 5.0 §4.12): what authenticates its client at
+/// the broker comes in AUTH packets.
+fn password<'a>(
+    admission: &'a Admission,
+    connect: &Connect<'_>,
+) -> Result<Option<&'a [u8]>, Failure> {
     if connect.authentication_method().is_some() && connect.password().is_none() {
-        // What authenticates this client at the broker comes in AUTH packets.
         return Ok(None);
     }
     let secret = match admission.credential() {
@@ -599,17 +620,7 @@ fn rewrite(
         ClientCredential::Bearer(token) => token,
         ClientCredential::Unchecked => return Ok(None),
     };
-    let password = secret.expose().as_bytes();
-    let user_name = admission.user_name().map(Secret::expose);
-    // The gate has compared them already; this is no secret any more.
-    if connect.password() == Some(password) && user_name.is_none() {
-        return Ok(None);
-    }
-    let rewritten = connect.rewrite(&Changes {
-        password: Some(password),
-        user_name,
-    })?;
-    Ok(Some(Zeroizing::new(rewritten)))
+    Ok(Some(secret.expose().as_bytes()))
 }
 
 async fn until(time: Option<tokio::time::Instant>) {

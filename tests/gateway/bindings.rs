@@ -8,7 +8,7 @@ use crate::harness::Lab;
 use crate::harness::ca::{Identity, device, name};
 use crate::harness::client::{EVERY_PROTOCOL, Protocol};
 use crate::harness::lab::{Config, SECRET};
-use crate::harness::mqtt::{Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version};
+use crate::harness::mqtt::{Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire};
 
 /// Longer than a common name may be (RFC 5280, ub-common-name).
 const LONG_SECRET: &str = "atom_0123456789abcdef0123456789abcdef_\
@@ -139,6 +139,91 @@ async fn a_bound_user_name_is_compared_or_filled_in() {
             wire.send(&filled.bytes()).await;
             wire.ends_with(&version.not_authorized()).await;
         }
+    }
+}
+
+/// A client whose opening says `user_name`, in Basic.
+async fn opened_as(lab: &Lab, identity: Identity, user_name: &str) -> Wire {
+    let basic = STANDARD.encode(format!("{user_name}:{SECRET}"));
+    let basic = format!("Basic {basic}");
+    let fields = [
+        ("authorization", basic.as_str()),
+        ("sec-websocket-protocol", "mqtt"),
+    ];
+    let client = lab.client(Some(identity));
+    let opened = client.open_websocket("/mqtt", &fields).await;
+    Wire::of_websocket(opened.ok().unwrap().0)
+}
+
+#[tokio::test]
+async fn a_bound_user_name_in_the_opening_of_a_websocket_reaches_the_broker() {
+    let lab = lab("", "user_name = \"{san.dns}\"").await;
+    for version in EVERY_VERSION {
+        let mut named = Connect::with_password(version, SECRET);
+        named.user_name = Some("dev-1.fleet.example".into());
+        for connect in [&Connect::new(version), &named] {
+            let index = lab.broker.conversations().len();
+            let identity = certificate(&lab, 1);
+            let mut wire = opened_as(&lab, identity, "dev-1.fleet.example").await;
+            wire.send(&connect.bytes()).await;
+            assert_eq!(wire.packet().await.as_deref(), Some(version.accepted()));
+            assert_eq!(lab.broker.received(index, 1).await, named.bytes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn user_names_of_the_opening_and_the_connect_that_differ_are_refused() {
+    let lab = lab("", "user_name = \"{san.dns}\"").await;
+    let mut params = device(SECRET);
+    params.subject_alt_names = ["one.example", "two.example"]
+        .map(|name| SanType::DnsName(name.try_into().unwrap()))
+        .to_vec();
+    let identity = lab.authority.issue(params);
+    // Each of the first two would do by itself.
+    for (opening, connect) in [
+        ("one.example", "two.example"),
+        ("one.example", "another.example"),
+        ("another.example", "one.example"),
+        ("another.example", "another.example"),
+    ] {
+        for version in EVERY_VERSION {
+            let mut named = Connect::with_password(version, SECRET);
+            named.user_name = Some(connect.into());
+            let mut wire = opened_as(&lab, identity.clone(), opening).await;
+            wire.send(&named.bytes()).await;
+            let refusal = wire.packet().await.unwrap();
+            assert_eq!(refusal[0], 0x20);
+            assert_ne!(refusal[3], 0, "{opening} {connect}");
+            wire.end().await;
+        }
+    }
+    lab.broker.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn a_bound_user_name_is_filled_in_beside_an_authentication_method() {
+    let lab = Config::x509()
+        .tables("[bindings.things]\nuser_name = \"{san.dns}\"")
+        .each_mqtt("binding = \"things\"")
+        .mqtt("enhanced_auth = true")
+        .start()
+        .await;
+    let version = Version::V5;
+    for transport in EVERY_TRANSPORT {
+        let bare = Connect::new(version).properties(b"\x15\0\x05SCRAM");
+        let mut named = Connect::new(version).properties(b"\x15\0\x05SCRAM");
+        named.user_name = Some("dev-1.fleet.example".into());
+        for connect in [&bare, &named] {
+            let received = taken(&lab, transport, certificate(&lab, 1), connect, version).await;
+            assert_eq!(received, named.bytes(), "it gets no password");
+        }
+        let mut wire = lab
+            .mqtt(transport, Some(certificate(&lab, 2)))
+            .await
+            .unwrap();
+        wire.send(&named.bytes()).await;
+        wire.ends_with(&version.not_authorized()).await;
     }
 }
 
