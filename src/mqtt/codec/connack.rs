@@ -32,6 +32,21 @@ impl Connack {
         })
     }
 
+    /// Reads a whole packet; `None` if it is no CONNACK to its end, in the form of MQTT 3, which has
+    /// nothing behind the code, or in that of MQTT 5, which has properties there.
+    #[must_use]
+    pub fn read_strictly(packet: &[u8]) -> Option<Self> {
+        let extent = Extent::read(packet).ok()??;
+        match packet.get(usize::from(extent.header)..)? {
+            [0 | 1, _] => Self::read(packet),
+            [0 | 1, _, properties @ ..] => {
+                check_properties(properties).ok()?;
+                Self::read(packet)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the session is open.
     #[must_use]
     pub fn accepts(&self) -> bool {
@@ -44,6 +59,26 @@ impl Connack {
     pub fn is_unavailable(&self) -> bool {
         matches!(self.code, 0x03 | 0x88 | 0x89)
     }
+
+    /// Whether the broker sends all clients to another one, for now or for good (MQTT 5.0 §4.13).
+    #[must_use]
+    pub fn points_elsewhere(&self) -> bool {
+        matches!(self.code, 0x9C | 0x9D)
+    }
+}
+
+/// Their length must be that of the packet's rest, and each must be one.
+fn check_properties(properties: &[u8]) -> Result<(), Fault> {
+    let mut fields = Fields::new(properties);
+    let length = fields.varint()?;
+    let length = usize::try_from(length).map_err(|_| Fault::Truncated)?;
+    let mut properties = Fields::new(fields.take(length)?);
+    fields.finish()?;
+    while !properties.is_empty() {
+        let id = properties.varint()?;
+        step_over(id, &mut properties)?;
+    }
+    Ok(())
 }
 
 /// Before MQTT 5 there are no properties, and so nothing to be read.
@@ -66,7 +101,7 @@ fn server_keep_alive(properties: &[u8]) -> Result<Option<u16>, Fault> {
 fn step_over(id: u32, fields: &mut Fields<'_>) -> Result<(), Fault> {
     match id {
         0x24 | 0x25 | 0x28..=0x2A => fields.byte().map(drop),
-        0x21 | 0x22 => fields.two_bytes().map(drop),
+        SERVER_KEEP_ALIVE | 0x21 | 0x22 => fields.two_bytes().map(drop),
         0x11 | 0x27 => fields.four_bytes().map(drop),
         0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => fields.binary().map(drop),
         0x26 => fields.binary().and_then(|_| fields.binary()).map(drop),

@@ -1,6 +1,7 @@
 //! Servers are asked whether they are well.
 
 use hyper::StatusCode;
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, Version, Wire};
@@ -132,6 +133,26 @@ async fn a_broker_is_asked_in_mqtt() {
         wire.send(&Connect::with_password(Version::V5, SECRET).bytes())
             .await;
         assert_eq!(wire.packet().await.unwrap(), Version::V5.accepted());
+    }
+}
+
+#[tokio::test]
+async fn a_broker_of_mqtt_5_alone_is_well_unless_it_says_that_it_is_not() {
+    // Unsupported protocol version, and server unavailable (MQTT 5.0 §3.2.2.2).
+    for (code, is_well) in [(0x84, true), (0x88, false)] {
+        let broker = Scripted::start().await;
+        let lab = lab(&[broker.address], &checks("check = \"mqtt\"\nfall = 1")).await;
+        for _ in 0..2 {
+            let mut peer = broker.accept().await;
+            peer.bytes(30).await;
+            peer.stream.write_all(&[0x20, 3, 0, code, 0]).await.unwrap();
+            assert_eq!(peer.bytes(2).await, [0xe0, 0]);
+        }
+        // The second question is asked when the first answer has counted.
+        assert_eq!(
+            metric(&lab, "in_service", broker.address).await,
+            Some(u64::from(is_well))
+        );
     }
 }
 
