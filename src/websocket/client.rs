@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{
-    HOST, HeaderValue, InvalidHeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION,
+    HOST, HeaderValue, InvalidHeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::Upgraded;
@@ -29,7 +29,8 @@ pub enum DialError {
     /// It refuses.
     #[error("the WebSocket's opening was answered with {0}")]
     Status(StatusCode),
-    /// It agrees, but not to this opening, or not to the subprotocol.
+    /// It agrees, but not to this opening, not to the subprotocol, or to extensions as well, of which
+    /// none is offered (RFC 6455 §4.1).
     #[error("the answer opens another WebSocket than the one that was asked for")]
     Answer,
 }
@@ -59,7 +60,10 @@ where
         return Err(DialError::Status(response.status()));
     }
     let fields = response.headers();
-    if !opening.is_accepted(fields) || !opening.has_agreed_on(subprotocol, fields) {
+    let is_what_was_asked_for = opening.is_accepted(fields)
+        && opening.has_agreed_on(subprotocol, fields)
+        && !fields.contains_key(SEC_WEBSOCKET_EXTENSIONS);
+    if !is_what_was_asked_for {
         return Err(DialError::Answer);
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;

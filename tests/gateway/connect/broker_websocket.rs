@@ -192,6 +192,7 @@ async fn a_broker_that_opens_no_websocket_is_unavailable() {
             "Connection",
             "Sec-WebSocket-Accept",
             "Sec-WebSocket-Protocol",
+            "an extension",
         ] {
             let server = Scripted::start().await;
             let lab = lab(&server, LINES).await;
@@ -202,6 +203,10 @@ async fn a_broker_that_opens_no_websocket_is_unavailable() {
             let head = peer.head_as_sent().await;
             let answer = match fault {
                 "404" | "200" => format!("HTTP/1.1 {fault} No\r\nContent-Length: 0\r\n\r\n"),
+                "an extension" => answer(&head, "").replace(
+                    "\r\n\r\n",
+                    "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+                ),
                 field => answer(&head, field),
             };
             peer.say(&answer).await;
