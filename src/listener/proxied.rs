@@ -164,6 +164,9 @@ pub fn parse(header: &[u8]) -> Result<Option<Ends>, HeaderError> {
     if header.len() < SHORTEST || !is_strict_line(header) {
         return Err(HeaderError::Malformed);
     }
+    if is_local(header) {
+        return Ok(None);
+    }
     let (parsed, length) = ProxyHeader::parse(header, ParseConfig::default()).map_err(malformed)?;
     if length != header.len() {
         return Err(HeaderError::Malformed);
@@ -181,6 +184,17 @@ pub fn parse(header: &[u8]) -> Result<Option<Ends>, HeaderError> {
         })),
         Protocol::Datagram => Err(HeaderError::Datagrams),
     }
+}
+
+/// Whether the peer connects for its own sake in version 2. All that stands behind is to be ignored then,
+/// the family included (§2.2), whatever it says.
+fn is_local(header: &[u8]) -> bool {
+    const LOCAL: u8 = 0x20;
+    let rest = header.strip_prefix(SIGNATURE);
+    let Some(&[LOCAL, _family, high, low, ref ignored @ ..]) = rest else {
+        return false;
+    };
+    ignored.len() == usize::from(u16::from_be_bytes([high, low]))
 }
 
 /// What §2.1 demands of a line and the library lets pass: one space behind `PROXY`, ports without
@@ -289,6 +303,12 @@ mod tests {
             (checked(), ends("192.0.2.1:56324", "192.0.2.9:443")),
             (v2(b"\x20\x00\x00\x00"), None),
             (v2(b"\x20\x11\x00\x0c............"), None),
+            (v2(b"\x20\x11\x00\x00"), None),
+            (v2(b"\x20\x01\x00\x00"), None),
+            (v2(b"\x20\x10\x00\x02xx"), None),
+            (v2(b"\x20\xff\x00\x00"), None),
+            (v2(b"\x20\x00\x00\x03xxx"), None),
+            (v2(b"\x20\x12\x00\x13............\x03\x00\x04xxxx"), None),
             (v2(b"\x21\x00\x00\x03\x04\x00\x00"), None),
             (v2(&unix), None),
         ] {
@@ -319,6 +339,12 @@ mod tests {
             b"GET / HTTP/1.1\r\n\r\n",
             b"",
             &v2(b"\x11\x11\x00\x00"),
+            &v2(b"\x21\x11\x00\x00"),
+            &v2(b"\x21\xff\x00\x00"),
+            &v2(b"\x21\x00\x00\x03xxx"),
+            &v2(b"\x20\x00\x00\x03xx"),
+            &v2(b"\x20\x00\x00\x03xxxx"),
+            &v2(b"\x20\x00\x00"),
             &v2(b"\x22\x11\x00\x0c............"),
             &v2(b"\x21\x13\x00\x0c............"),
             &v2(b"\x21\x11\x00\x0b..........."),

@@ -15,6 +15,8 @@ const V1: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.9 56324 443\r\n";
 const V2: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x09\xdc\x04\x01\xbb";
 const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+/// With a block that would be none, and is to be ignored.
+const V2_LOCAL_AND_MORE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\xff\x00\x03xyz";
 
 /// Listeners that this machine, or nobody here, has to introduce its clients to.
 async fn lab(config: Config) -> Lab {
@@ -71,6 +73,7 @@ async fn the_address_that_a_listed_peer_tells_is_the_clients() {
             (V1, "192.0.2.1"),
             (V2, "192.0.2.1"),
             (V2_LOCAL, "127.0.0.1"),
+            (V2_LOCAL_AND_MORE, "127.0.0.1"),
         ] {
             let client = device(&lab, "behind").behind(header);
             let answer = client.send(protocol, path(protocol), &[]).await.unwrap();
