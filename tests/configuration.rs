@@ -293,6 +293,25 @@ fn a_head_has_room_for_a_request() {
     desk.load(&limit("1KiB"), &[]).unwrap();
 }
 
+#[test]
+fn a_server_reference_is_text_that_mqtt_carries() {
+    let desk = Desk::new();
+    let mqtt = |text: &str| with(&format!("[mqtt]\nserver_reference = \"{text}\"\n"));
+    let too_long = "a".repeat(65_536);
+    for (text, expected) in [
+        ("a\\u0001b", "\"a\\u{1}b\" has a character"),
+        ("a\\u0000b", "\"a\\0b\" has a character"),
+        (too_long.as_str(), "must not be longer than 65535 bytes"),
+    ] {
+        let problems = desk.problems(&mqtt(text));
+        let expected = format!("config.toml:9: mqtt.server_reference: {expected}");
+        assert!(problems.contains(&expected), "{problems}");
+    }
+    for text in ["example.com:8883", "größe.example", &"a".repeat(65_535)] {
+        desk.load(&mqtt(text), &[]).unwrap();
+    }
+}
+
 /// The smallest configuration with these tables besides.
 fn with(tables: &str) -> String {
     format!(

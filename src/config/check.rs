@@ -20,13 +20,14 @@ use super::providers::{token_places, tokens};
 use super::quotas::quotas;
 use super::routes::{everything, routes};
 use super::upstreams::{known_upstream, upstreams};
-use super::value::{boolean, count, duration, each, list, one_of, parsed, size, text};
+use super::value::{Raw, boolean, count, duration, each, list, one_of, parsed, size, text};
 use super::{ListenerSettings, Service, Settings};
 use ipnet::IpNet;
 
 use crate::access::Mode;
 use crate::host::HostPattern;
 use crate::listener::proxied::Proxies;
+use crate::mqtt::codec::is_string;
 use crate::mqtt::{self, MissingPassword};
 use crate::route::{Requirement, Route};
 use crate::telemetry::{Format, Level, LogSettings};
@@ -318,11 +319,23 @@ fn mqtt(section: Section<'_, '_>) -> mqtt::Settings {
         ),
         enhanced_auth: section.read("enhanced_auth", false, boolean),
         reason_strings: section.read("reason_strings", false, boolean),
-        server_reference: section.read_optional("server_reference", text),
+        server_reference: section.read_optional("server_reference", server_reference),
         bridges: section.read("bridges", false, boolean),
     };
     section.finish();
     settings
+}
+
+/// Where clients are sent, as a packet can say it.
+fn server_reference(raw: Raw) -> Result<String, String> {
+    let text = text(raw)?;
+    if text.len() > usize::from(u16::MAX) {
+        return Err(format!("must not be longer than {} bytes", u16::MAX));
+    }
+    if !is_string(&text) {
+        return Err(format!("{text:?} has a character that MQTT does not carry"));
+    }
+    Ok(text)
 }
 
 /// What routes and MQTT listeners refer to by name.

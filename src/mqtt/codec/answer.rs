@@ -148,7 +148,9 @@ impl Note<'_> {
     }
 }
 
-fn is_string(text: &str) -> bool {
+/// Whether `text` can be a UTF-8 Encoded String (§1.5.4), here without control characters.
+#[must_use]
+pub fn is_string(text: &str) -> bool {
     u16::try_from(text.len()).is_ok() && as_text(text.as_bytes()).is_some()
 }
 
