@@ -26,9 +26,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("mqtt", Check::Mqtt),
 ];
 
-/// How servers are asked whether they are well, if they are; `in_websockets` if they speak MQTT
-/// only there.
-pub(super) fn health(section: Section<'_, '_>, in_websockets: bool) -> Option<HealthSettings> {
+/// How servers are asked whether they are well, if they are; in MQTT they are at `websocket_path` if
+/// they speak it there.
+pub(super) fn health(
+    section: Section<'_, '_>,
+    websocket_path: Option<PathAndQuery>,
+) -> Option<HealthSettings> {
     let check = section.read("check", Check::Off, one_of(CHECKS));
     let path = section.read("path", PathAndQuery::from_static("/health"), path);
     let host = section.read_optional("host", host);
@@ -40,10 +43,6 @@ pub(super) fn health(section: Section<'_, '_>, in_websockets: bool) -> Option<He
     let (rise, fall) = (times("rise", 2), times("fall", 3));
     let interval = section.read("interval", Duration::from_secs(10), duration);
     let timeout = section.read("timeout", Duration::from_secs(2), duration);
-    if check == Check::Mqtt && in_websockets {
-        let message = "cannot be \"mqtt\" beside websocket_path; \"http\" and \"tcp\" can";
-        section.problem("check", message);
-    }
     section.finish();
     let probe = match check {
         Check::Off => return None,
@@ -53,7 +52,7 @@ pub(super) fn health(section: Section<'_, '_>, in_websockets: bool) -> Option<He
             host,
             statuses,
         },
-        Check::Mqtt => Probe::Dialogue(mqtt::probe()),
+        Check::Mqtt => Probe::Dialogue(mqtt::probe(websocket_path)),
     };
     Some(HealthSettings {
         probe,

@@ -42,7 +42,7 @@ pub(super) fn upstreams(root: &Section<'_, '_>, base: &Path) -> Vec<Arc<upstream
             balance: section.read("balance", Balance::RoundRobin, one_of(BALANCES)),
             resolve_interval: section.read("resolve_interval", Duration::from_secs(10), duration),
             ejection: ejection(section.section("ejection")),
-            health: health(section.section("health"), websocket_path.is_some()),
+            health: health(section.section("health"), websocket_path.clone()),
             max_busy: circuit(section.section("circuit")),
             retries: retries(section.section("retries")),
             slow_start: section.read_optional("slow_start", duration),

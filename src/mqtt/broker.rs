@@ -52,7 +52,7 @@ impl Broker {
 }
 
 /// What servers of MQTT 3.1 know, and those of later versions.
-fn subprotocol(version: Version) -> &'static str {
+pub(super) fn subprotocol(version: Version) -> &'static str {
     match version {
         Version::V31 => "mqttv3.1",
         Version::V311 | Version::V5 => "mqtt",

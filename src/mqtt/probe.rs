@@ -1,19 +1,44 @@
 //! How a broker is asked whether it is well: by a CONNECT without credentials.
 
+use std::io;
+
+use hyper::http::uri::PathAndQuery;
+
+use super::broker::subprotocol;
 use super::codec::{Connack, DISCONNECT_V3, Version, first_packet, probe_connect};
-use crate::upstream::Dialogue;
+use crate::upstream::{Dialogue, Inside, Link, Tunnel};
+use crate::websocket;
+
+/// The one that most brokers speak.
+const VERSION: Version = Version::V311;
 
 /// What a broker is asked. It is well if it answers with a CONNACK: refusing a client without
 /// credentials is its duty, and so is a version that it does not speak; saying that it is unavailable
-/// (MQTT 3.1.1 §3.2.2.3, MQTT 5.0 §3.2.2.2) is not.
+/// (MQTT 3.1.1 §3.2.2.3, MQTT 5.0 §3.2.2.2) is not. It is asked inside a WebSocket if there is a path for
+/// one.
 #[must_use]
-pub fn probe() -> Dialogue {
-    let question = probe_connect(Version::V311, "portcullis-probe");
+pub fn probe(websocket_path: Option<PathAndQuery>) -> Dialogue {
+    let question = probe_connect(VERSION, "portcullis-probe");
+    let inside = |path| Inside {
+        path,
+        open: |link, server, path| Box::pin(open_websocket(link, server, path)),
+    };
     Dialogue {
         question: question.unwrap_or_default(),
         judge,
         farewell: &DISCONNECT_V3,
+        inside: websocket_path.map(inside),
     }
+}
+
+async fn open_websocket(
+    link: Link,
+    server: String,
+    path: PathAndQuery,
+) -> io::Result<Box<dyn Tunnel>> {
+    let opening = websocket::open(link, &server, &path, subprotocol(VERSION));
+    let socket = opening.await.map_err(io::Error::other)?;
+    Ok(Box::new(socket))
 }
 
 /// Whatever version the broker speaks: one that has MQTT 5 alone refuses in its own form (MQTT 5.0

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -56,6 +57,20 @@ pub enum Probe {
     Dialogue(Dialogue),
 }
 
+impl Probe {
+    /// What the connection is opened for, to servers of this `version` of HTTP.
+    fn spoken(&self, version: HttpVersion) -> Spoken {
+        match self {
+            Self::Dialogue(dialogue) if dialogue.inside.is_none() => Spoken::Mqtt,
+            Self::Dialogue(_) => Spoken::Http1,
+            Self::Connect | Self::Http { .. } => match version {
+                HttpVersion::Http1 => Spoken::Http1,
+                HttpVersion::Http2 => Spoken::Http2,
+            },
+        }
+    }
+}
+
 /// A question in MQTT or the like, and what its answer means.
 #[derive(Debug, Clone)]
 pub struct Dialogue {
@@ -65,7 +80,26 @@ pub struct Dialogue {
     pub judge: fn(&[u8]) -> Option<bool>,
     /// What is sent at the end, so that the server need not wonder.
     pub farewell: &'static [u8],
+    /// Inside of what all this is said; `None` if it is on the connection itself.
+    pub inside: Option<Inside>,
 }
+
+/// A tunnel that begins in HTTP/1.1 and that other rooms know how to open.
+#[derive(Debug, Clone)]
+pub struct Inside {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// Asks the server of this name for it, on a connection to it.
+    pub open: fn(Link, String, PathAndQuery) -> Opening,
+}
+
+/// What comes of it.
+pub type Opening = Pin<Box<dyn Future<Output = io::Result<Box<dyn Tunnel>>> + Send>>;
+
+/// Bytes both ways.
+pub trait Tunnel: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Tunnel for IO {}
 
 /// Why a server is not well.
 #[derive(Debug, Error)]
@@ -160,11 +194,7 @@ impl Group {
         tls: Option<&Initiator>,
     ) -> Result<(), Ailment> {
         let version = self.settings.http;
-        let spoken = match (probe, version) {
-            (Probe::Dialogue(_), _) => Spoken::Mqtt,
-            (Probe::Connect | Probe::Http { .. }, HttpVersion::Http1) => Spoken::Http1,
-            (Probe::Connect | Probe::Http { .. }, HttpVersion::Http2) => Spoken::Http2,
-        };
+        let spoken = probe.spoken(version);
         let mut link = connect(&self.settings, tls, server, spoken, None).await?;
         match probe {
             Probe::Connect => Ok(link.shutdown().await?),
@@ -182,7 +212,13 @@ impl Group {
                 let is_well = statuses.iter().any(is_expected);
                 is_well.then_some(()).ok_or(Ailment::Status(status))
             }
-            Probe::Dialogue(dialogue) => converse(link, dialogue).await,
+            Probe::Dialogue(dialogue) => match &dialogue.inside {
+                None => converse(link, dialogue).await,
+                Some(Inside { path, open }) => {
+                    let tunnel = open(link, server.name().to_owned(), path.clone());
+                    converse(tunnel.await?, dialogue).await
+                }
+            },
         }
     }
 }
@@ -228,7 +264,7 @@ fn question(target: Uri) -> Request<Empty<Bytes>> {
     request
 }
 
-async fn converse(mut link: Link, dialogue: &Dialogue) -> Result<(), Ailment> {
+async fn converse(mut link: impl Tunnel, dialogue: &Dialogue) -> Result<(), Ailment> {
     /// No answer that is asked for here is longer.
     const MOST: usize = 1024;
     link.write_all(&dialogue.question).await?;

@@ -48,7 +48,7 @@ pub use connect::{Link, Spoken};
 pub use device::DeviceKey;
 pub use ejection::{EjectionSettings, Outcome};
 pub use group::Group;
-pub use health::{Dialogue, HealthSettings, Probe};
+pub use health::{Dialogue, HealthSettings, Inside, Opening, Probe, Tunnel};
 pub use host_field::HostField;
 pub use http1::{Chunked, ExchangeError, Flaw, Framing, Head, OnInterim, Piece, Switched};
 use http1::{Connection, Failure};

@@ -157,6 +157,21 @@ async fn a_broker_is_reached_by_a_websocket_inside_tls() {
 }
 
 #[tokio::test]
+async fn a_broker_is_asked_in_a_websocket_inside_tls_whether_it_is_well() {
+    let servers = Servers::new();
+    let server = Secure::start(servers.identity()).await;
+    let server = server.agreeing(&["mqtt", "http/1.1"]);
+    let lines = "websocket_path = \"/mqtt\"";
+    let check = "[upstreams.raw.health]\ncheck = \"mqtt\"";
+    let _lab = servers.lab_with(server.address, lines, check).await;
+    let mut peer = server.accept().await.unwrap();
+    let alpn = peer.stream.get_ref().1.alpn_protocol();
+    assert_eq!(alpn, Some(&b"http/1.1"[..]));
+    let head = peer.head().await;
+    assert!(head.starts_with("get /mqtt http/1.1\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn a_server_of_another_authority_is_refused() {
     let servers = Servers::new();
     // One that devices are trusted by is no server's for that.

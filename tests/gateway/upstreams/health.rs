@@ -1,12 +1,17 @@
 //! Servers are asked whether they are well.
 
+use futures_util::{SinkExt, StreamExt};
 use hyper::StatusCode;
 use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, Version, Wire};
+use crate::harness::scripted::websocket_answer;
 use crate::harness::streams::Streams;
-use crate::harness::{Client, Protocol, Scripted};
+use crate::harness::{Client, Lab, Protocol, Scripted};
 
 use super::{Absent, brokers, counts, lab, metric, origins, problem, until_in_service};
 
@@ -156,6 +161,56 @@ async fn a_broker_of_mqtt_5_alone_is_well_unless_it_says_that_it_is_not() {
     }
 }
 
+/// A lab that asks this server in MQTT, inside WebSockets.
+async fn asked_in_websockets(server: &Scripted) -> Lab {
+    let lines = checks("check = \"mqtt\"\nfall = 1");
+    let lines = format!("websocket_path = \"/mqtt?a\"\n{lines}");
+    lab(&[server.address], &lines).await
+}
+
+#[tokio::test]
+async fn a_broker_is_asked_in_mqtt_inside_its_websocket() {
+    for (answer, is_well) in [(&[0x20, 2, 0, 5], true), (&[0x20, 2, 0, 3], false)] {
+        let server = Scripted::start().await;
+        let lab = asked_in_websockets(&server).await;
+        for _ in 0..2 {
+            let mut peer = server.accept().await;
+            let head = peer.head_as_sent().await;
+            assert!(head.starts_with("GET /mqtt?a HTTP/1.1\r\n"), "{head}");
+            let agreed = "\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+            peer.say(&websocket_answer(&head).replace("\r\n\r\n", agreed))
+                .await;
+            let mut socket =
+                WebSocketStream::from_raw_socket(peer.stream, Role::Server, None).await;
+            let asked = socket.next().await.unwrap().unwrap();
+            assert!(asked.is_binary());
+            assert!(asked.into_data().ends_with(b"\x00\x10portcullis-probe"));
+            let answer = Message::binary(answer.to_vec());
+            socket.send(answer).await.unwrap();
+            let farewell = socket.next().await.unwrap().unwrap();
+            assert_eq!(farewell, Message::binary(vec![0xe0, 0]));
+            assert!(socket.next().await.unwrap().unwrap().is_close());
+        }
+        // The second question is asked when the first answer has counted.
+        assert_eq!(
+            metric(&lab, "in_service", server.address).await,
+            Some(u64::from(is_well))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_opens_no_websocket_is_not_well() {
+    let server = Scripted::start().await;
+    let lab = asked_in_websockets(&server).await;
+    let mut peer = server.accept().await;
+    peer.head().await;
+    peer.say("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    until_in_service(&lab, server.address, false).await;
+    peer.closed().await;
+}
+
 #[tokio::test]
 async fn a_server_that_is_back_begins_with_a_small_share() {
     let [up] = origins().await;
@@ -186,9 +241,6 @@ async fn a_check_that_cannot_be_carried_out_is_refused() {
         let problem = problem(&["a:1"], &format!("[upstreams.many.health]\n{lines}")).await;
         assert!(problem.contains(expected), "{problem}");
     }
-    let lines = "websocket_path = \"/mqtt\"\n[upstreams.many.health]\ncheck = \"mqtt\"";
-    let problem = problem(&["a:1"], lines).await;
-    assert!(problem.contains("beside websocket_path"), "{problem}");
 }
 
 #[tokio::test]
