@@ -530,7 +530,8 @@ where
         if let Some(multiplex) = &self.multiplex {
             // Boxed: each request would have room for it.
             manner.common.set(request.headers_mut());
-            return Box::pin(multiplex.send(request, &self.servers, server)).await;
+            let alone = manner.pool.is_none();
+            return Box::pin(multiplex.send(request, &self.servers, server, alone)).await;
         }
         let mut pooled = manner.pooled(server);
         loop {

@@ -73,6 +73,9 @@ struct Line<B> {
     traffic: Arc<Traffic>,
 }
 
+/// A new connection, and what its first request needs of it.
+type Opened<B> = (Line<B>, (SendRequest<Repeatable<B>>, Place));
+
 /// What is on a connection.
 #[derive(Debug)]
 struct Traffic {
@@ -116,12 +119,14 @@ where
         }
     }
 
-    /// Sends `request`, which is as HTTP/1.1 would have it, to `server`, one of `servers`.
+    /// Sends `request`, which is as HTTP/1.1 would have it, to `server`, one of `servers`, and over a connection
+    /// of its own if it has to be `alone`.
     pub(super) async fn send(
         &self,
         mut request: Box<Request<B>>,
         servers: &Servers,
         server: &Arc<Server>,
+        alone: bool,
     ) -> Attempt<B> {
         if let Err(error) = translate(&mut request, servers.scheme()) {
             return Attempt::Unsent(request, error);
@@ -130,7 +135,12 @@ where
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (mut sender, place) = match bundle.place(self.idle_timeout, servers, server).await {
+            let found = if alone {
+                Bundle::open(servers, server).await.map(|(_, found)| found)
+            } else {
+                bundle.place(self.idle_timeout, servers, server).await
+            };
+            let (mut sender, place) = match found {
                 Ok(found) => found,
                 Err(error) => return Attempt::Unsent(request, error),
             };
@@ -208,6 +218,11 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    /// A new connection, with a place on it.
+    async fn open(servers: &Servers, server: &Server) -> io::Result<Opened<B>> {
+        open(servers.connect(server, Spoken::Http2, None).await?).await
+    }
+
     async fn place(
         &self,
         idle_timeout: Duration,
@@ -226,8 +241,7 @@ where
         if let Some((_, error)) = last_failure.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(alike(error));
         }
-        let opened = async { open(servers.connect(server, Spoken::Http2, None).await?).await };
-        match opened.await {
+        match Self::open(servers, server).await {
             Ok((line, found)) => {
                 *last_failure = None;
                 self.lines().push(line);
@@ -250,7 +264,7 @@ fn alike(error: &io::Error) -> io::Error {
 }
 
 /// A connection with the first place on it. Its preface is sent, and the server's not waited for.
-async fn open<B>(link: Link) -> io::Result<(Line<B>, (SendRequest<Repeatable<B>>, Place))>
+async fn open<B>(link: Link) -> io::Result<Opened<B>>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,

@@ -662,6 +662,28 @@ async fn many_clients_are_not_introduced_on_one_connection() {
 }
 
 #[tokio::test]
+async fn a_client_that_authenticates_its_connection_has_one_of_its_own() {
+    let server = Streams::start().await;
+    let open = "[routes.open]\npath = \"/open/\"\nupstream = \"raw\"\ncredential = \"none\"";
+    let lab = config(server.address, &format!("{H2}\n{open}"))
+        .start()
+        .await;
+    let (mut client, mut shared) = acquainted(&lab, &server, 100).await;
+    let fields = [("authorization", "Negotiate YII=")];
+    let answer = async {
+        let mut own = server.accept().await;
+        own.next().await.ok();
+        own
+    };
+    let (answer, _own) = join(client.get("/open/m", &fields), answer).await;
+    assert_eq!(answer.unwrap().body, "ok");
+    // Nobody comes after it there.
+    let answer = async { shared.next().await.ok() };
+    let (answer, ()) = join(client.get("/open/m", &[]), answer).await;
+    assert_eq!(answer.unwrap().body, "ok");
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_be_reached_fails_all_who_wait_for_it() {
     let closed = Scripted::start().await.address;
     let lab = config(closed, H2).start().await;
