@@ -274,6 +274,8 @@ struct Streamed {
     patience: Patience,
     /// The end, whatever has come by then.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Why it has broken off.
+    failure: Option<io::Error>,
 }
 
 impl AnswerBody {
@@ -299,6 +301,7 @@ impl AnswerBody {
             incoming,
             patience: Patience::new(patience),
             deadline: exchange.deadline().map(|end| Box::pin(sleep_until(end))),
+            failure: None,
         };
         Self {
             content: Content::Streamed(Box::new(streamed)),
@@ -317,7 +320,25 @@ impl Drop for AnswerBody {
 }
 
 impl Streamed {
+    /// What comes next. That it has broken off is told only when what came before has been sent, or the client
+    /// would be left without the head of an answer that its request has had.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        let next = ready!(self.poll_next(cx)).transpose();
+        Poll::Ready(match next {
+            Ok(frame) => frame.map(Ok),
+            Err(failure) => {
+                self.failure = Some(failure);
+                // Whoever asks sends all that there is before asking again.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        })
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {

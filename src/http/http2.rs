@@ -16,6 +16,7 @@ use hyper::http::response;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
 
 use super::body::{AnswerBody, ClientBody};
 use super::early_hints::Interim;
@@ -305,10 +306,20 @@ async fn send_body(
             Part::Trailers(trailers) => return stream.send_trailers(*trailers),
             Part::End => return stream.send_data(Bytes::new(), true),
             Part::Failed => {
+                let_others_go_first().await;
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Ok(());
             }
         }
+    }
+}
+
+/// Lets the connection write what it has: resetting a stream, h2 drops what waits of it, and a client would not
+/// hear of the head of an answer that its request has had. The connection itself gives way once, see
+/// [`super::drive`].
+async fn let_others_go_first() {
+    for _ in 0..3 {
+        yield_now().await;
     }
 }
 

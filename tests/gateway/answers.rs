@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -68,6 +69,44 @@ async fn every_way_to_frame_a_body_is_understood() {
         assert_eq!(body, "hello", "{answer}: {text}");
         assert!(head.matches("content-length").count() < 2, "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_has_come_of_an_answer_that_breaks_off_arrives() {
+    const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+    let server = Scripted::start().await;
+    let lab = lab(&server).await;
+    let origin = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        peer.say(HALF).await;
+    };
+    let request = async {
+        let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        let mut text = Vec::new();
+        // TLS ends as the answer does: without a word.
+        let _ = stream.read_to_end(&mut text).await;
+        String::from_utf8(text).unwrap()
+    };
+    let (text, ()) = tokio::join!(request, origin);
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\nabc"), "{text}");
+
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let origin = async {
+        let mut peer = server.accept().await;
+        peer.head().await;
+        peer.say(HALF).await;
+    };
+    let request = client.begin(Method::GET, "/raw/m", &[], whole(""));
+    let (answer, ()) = tokio::join!(request, origin);
+    let answer = answer.expect("the head");
+    assert_eq!(answer.status(), 200);
+    assert!(
+        answer.into_body().collect().await.is_err(),
+        "it is not whole"
+    );
 }
 
 #[tokio::test]
