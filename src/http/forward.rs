@@ -20,8 +20,8 @@ use crate::credential::ForwardedQuery;
 use crate::route::{PathError, Route, Target};
 use crate::upstream::{CommonFields, Opened, Repeatable, ResponseBody, UpstreamError};
 
-/// Sends the request and waits for the head of the answer, until `deadline` at most. Demands the proof that the gate has
-/// said yes, although nothing in it is needed any more: the fields are set already.
+/// Sends the request and waits for the head of the answer, until `deadline` at most. Demands the proof that
+/// the gate has said yes, although nothing in it is needed any more: the fields are set already.
 pub(super) async fn forward(
     admission: &Admission,
     session: &Session,

@@ -12,10 +12,11 @@ use super::exchange::Exchange;
 use super::refusal::Failure;
 use super::{Session, date, handler, headers};
 
-/// The status of an answer, if that is what `written` begins with.
+/// The status of a refusal, if that is what `written` begins with.
 pub(super) fn status(written: &[u8]) -> Option<StatusCode> {
     let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
-    StatusCode::from_bytes(status).ok()
+    let status = StatusCode::from_bytes(status).ok();
+    status.filter(StatusCode::is_client_error)
 }
 
 /// The answer that takes the place of one that says `status` and nothing else.

@@ -248,7 +248,7 @@ impl Progress {
             stall_timeout: limits.stall_timeout,
             over_at: limits.age.map(|age| now + age),
             may_rest,
-            fresh_until: now + FRESH,
+            fresh_until: now + FRESH.min(limits.idle_timeout),
             epoch: 0,
             writes: 0,
             asks: 0,

@@ -71,16 +71,18 @@ async fn every_way_to_frame_a_body_is_understood() {
     }
 }
 
+/// Answers one request, and breaks off in the middle.
+async fn break_off(server: &Scripted) {
+    let mut peer = server.accept().await;
+    peer.head().await;
+    peer.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        .await;
+}
+
 #[tokio::test]
 async fn what_has_come_of_an_answer_that_breaks_off_arrives() {
-    const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
     let server = Scripted::start().await;
     let lab = lab(&server).await;
-    let origin = async {
-        let mut peer = server.accept().await;
-        peer.head().await;
-        peer.say(HALF).await;
-    };
     let request = async {
         let mut stream = lab.device().connect(&["http/1.1"]).await.unwrap();
         stream.write_all(GET).await.unwrap();
@@ -89,18 +91,13 @@ async fn what_has_come_of_an_answer_that_breaks_off_arrives() {
         let _ = stream.read_to_end(&mut text).await;
         String::from_utf8(text).unwrap()
     };
-    let (text, ()) = tokio::join!(request, origin);
+    let (text, ()) = tokio::join!(request, break_off(&server));
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     assert!(text.ends_with("\r\n\r\nabc"), "{text}");
 
     let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
-    let origin = async {
-        let mut peer = server.accept().await;
-        peer.head().await;
-        peer.say(HALF).await;
-    };
     let request = client.begin(Method::GET, "/raw/m", &[], whole(""));
-    let (answer, ()) = tokio::join!(request, origin);
+    let (answer, ()) = tokio::join!(request, break_off(&server));
     let answer = answer.expect("the head");
     assert_eq!(answer.status(), 200);
     assert!(
