@@ -316,7 +316,7 @@ async fn send_body(
 
 /// Lets the connection write what it has: resetting a stream, h2 drops what waits of it, and a client would not
 /// hear of the head of an answer that its request has had. The connection itself gives way once, see
-/// [`super::drive`].
+/// [`mod@super::drive`].
 async fn let_others_go_first() {
     for _ in 0..3 {
         yield_now().await;
