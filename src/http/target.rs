@@ -54,7 +54,7 @@ impl Host {
         };
         let name = plain_name(&host).ok_or(TargetError::MalformedHost)?;
         Ok(Self {
-            name: name.strip_suffix('.').unwrap_or(name).len(),
+            name: name.len(),
             authority: host,
         })
     }
@@ -149,18 +149,20 @@ fn same(a: &Authority, b: &Authority) -> bool {
     a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
-/// The host's name, with which it begins. `Authority` allows user information and sub-delimiters, which no
-/// host of ours has.
+/// The host's name, with which it begins, without a final dot. `Authority` allows user information and
+/// sub-delimiters, which no host of ours has, and names that are nothing but dots.
 fn plain_name(authority: &Authority) -> Option<&str> {
     let host = authority.host();
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
     };
-    let is_plain = !host.is_empty()
-        && host.bytes().all(allowed)
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // RFC 1034 §3.1: the empty label is the root's. In a location, no name would begin the path.
+    let is_plain = !name.split('.').any(str::is_empty)
+        && name.bytes().all(allowed)
         && !authority.as_str().contains('@')
         && authority.as_str().strip_prefix(host).is_some_and(is_port);
-    is_plain.then_some(host)
+    is_plain.then_some(name)
 }
 
 /// Nothing, or a colon and what may be a port. `Authority::port` says "none" of a malformed one.
@@ -270,6 +272,11 @@ mod tests {
                 TargetError::HostMismatch,
             ),
             ("/", Version::HTTP_11, &[""], TargetError::MalformedHost),
+            ("/", Version::HTTP_11, &["."], TargetError::MalformedHost),
+            ("/", Version::HTTP_11, &[".:1"], TargetError::MalformedHost),
+            ("/", Version::HTTP_11, &[".b"], TargetError::MalformedHost),
+            ("/", Version::HTTP_11, &["a..b"], TargetError::MalformedHost),
+            ("/", Version::HTTP_11, &["a.."], TargetError::MalformedHost),
             ("/", Version::HTTP_11, &["a b"], TargetError::MalformedHost),
             ("/", Version::HTTP_11, &["a@b"], TargetError::MalformedHost),
             ("/", Version::HTTP_11, &["a/b"], TargetError::MalformedHost),

@@ -113,6 +113,8 @@ async fn a_request_without_one_certain_host_is_refused() {
         ("missing", request("")),
         ("missing in 1.0", "GET /http/m HTTP/1.0\r\n\r\n".into()),
         ("empty", request("Host: \r\n")),
+        ("root", request("Host: .\r\n")),
+        ("root and port", request("Host: .:8443\r\n")),
         ("two", request("Host: localhost\r\nHost: other\r\n")),
         ("twice", request("Host: localhost\r\nHost: localhost\r\n")),
         ("user information", request("Host: user@localhost\r\n")),
