@@ -206,7 +206,10 @@ impl Group {
                 let host = host.clone().map_or_else(|| own_host(server), Ok)?;
                 let status = match version {
                     HttpVersion::Http1 => get(link, path, host).await?,
-                    HttpVersion::Http2 => get_by_http2(link, path, host).await?,
+                    HttpVersion::Http2 => {
+                        let scheme = tls.map_or(Scheme::HTTP, |_| Scheme::HTTPS);
+                        get_by_http2(link, scheme, path, host).await?
+                    }
                 };
                 let is_expected = |range: &RangeInclusive<u16>| range.contains(&status.as_u16());
                 let is_well = statuses.iter().any(is_expected);
@@ -241,6 +244,7 @@ async fn get(link: Link, path: &PathAndQuery, host: HeaderValue) -> Result<Statu
 
 async fn get_by_http2(
     link: Link,
+    scheme: Scheme,
     path: &PathAndQuery,
     host: HeaderValue,
 ) -> Result<StatusCode, Ailment> {
@@ -249,7 +253,7 @@ async fn get_by_http2(
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let target = Uri::builder()
-        .scheme(Scheme::HTTP)
+        .scheme(scheme)
         .authority(host.as_bytes())
         .path_and_query(path.clone());
     let request = question(target.build().map_err(io::Error::other)?);

@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::StatusCode;
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -10,8 +11,8 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{Connect, Version, Wire};
 use crate::harness::scripted::websocket_answer;
-use crate::harness::streams::Streams;
-use crate::harness::{Client, Lab, Protocol, Scripted};
+use crate::harness::streams::{Line, Streams};
+use crate::harness::{Authority, Client, Lab, Protocol, Scripted, Secure};
 
 use super::{Absent, brokers, counts, lab, metric, origins, problem, until_in_service};
 
@@ -257,4 +258,24 @@ async fn servers_of_http2_are_asked_in_http2() {
     assert_eq!(probe.request.uri().to_string(), expected);
     probe.end(StatusCode::SERVICE_UNAVAILABLE, &[]);
     until_in_service(&lab, server.address, false).await;
+}
+
+#[tokio::test]
+async fn a_check_in_http2_inside_tls_is_for_https() {
+    let servers = Authority::new("Servers");
+    let directory = TempDir::new().unwrap();
+    let ca = directory.path().join("servers.crt");
+    std::fs::write(&ca, servers.pem()).unwrap();
+    let server = Secure::start(servers.server(&["127.0.0.1"])).await;
+    let server = server.agreeing(&["h2"]);
+    let lines = format!(
+        "protocol = \"h2\"\n{}\n[upstreams.many.tls]\nca = [{ca:?}]",
+        checks("check = \"http\"")
+    );
+    let _lab = lab(&[server.address], &lines).await;
+    let peer = server.accept().await.unwrap();
+    let mut line = Line::begin(peer.stream, 10).await;
+    let probe = line.next().await;
+    let expected = format!("https://{}/health", server.address);
+    assert_eq!(probe.request.uri().to_string(), expected);
 }
