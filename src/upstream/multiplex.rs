@@ -7,10 +7,12 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use h2::Reason;
@@ -19,7 +21,6 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Request, Uri, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::Notify;
 
 use super::connect::{Link, Spoken};
 use super::repeatable::{self, Repeatable};
@@ -70,8 +71,13 @@ struct Bundle<B> {
 /// One connection.
 struct Line<B> {
     sender: SendRequest<Repeatable<B>>,
+    /// How many streams at once its server allows, as far as that has come.
+    allowed: Box<dyn Fn() -> usize + Send + Sync>,
     traffic: Arc<Traffic>,
 }
+
+/// hyper's side of a connection; `None` when it has ended, which those who have its sender see by that.
+type Connection<B> = Mutex<Option<http2::Connection<TokioIo<Link>, Repeatable<B>, TokioExecutor>>>;
 
 /// A new connection, and what its first request needs of it.
 type Opened<B> = (Line<B>, (SendRequest<Repeatable<B>>, Place));
@@ -80,17 +86,11 @@ type Opened<B> = (Line<B>, (SendRequest<Repeatable<B>>, Place));
 #[derive(Debug)]
 struct Traffic {
     active: AtomicU32,
-    /// Most streams at once, as far as the server has said.
-    limit: AtomicU32,
-    /// Whether it has said so at all.
-    is_known: AtomicBool,
     idle_since: Mutex<Instant>,
     /// When the last answer began, or anything else was said about a request.
     heard: Mutex<Instant>,
     /// It takes no more requests.
     is_left: AtomicBool,
-    /// That there may be something new to know.
-    news: Notify,
 }
 
 /// A request's place on a connection, until it is dropped.
@@ -148,7 +148,7 @@ where
             let original = repeatable::keep(&mut copy);
             let failure = match sender.try_send_request(copy).await {
                 Ok(response) => {
-                    place.traffic.note(true);
+                    place.traffic.note();
                     let (mut head, body) = response.into_parts();
                     head.version = Version::HTTP_11;
                     return Attempt::Answered(head, Content::Http2(body, Some(place)));
@@ -157,7 +157,7 @@ where
             };
             let may_repeat = attempts <= MOST_REPEATS && is_untouched(&failure);
             if let Some(cause) = cause(&failure).filter(|cause| cause.is_remote()) {
-                place.traffic.note(false);
+                place.traffic.note();
                 if cause.is_go_away() {
                     place.traffic.leave();
                 }
@@ -280,31 +280,37 @@ where
         .handshake(TokioIo::new(link))
         .await
         .map_err(io::Error::other)?;
-    let traffic = Arc::new(Traffic::new());
-    let line = Line { sender, traffic };
+    let connection: Arc<Connection<B>> = Arc::new(Mutex::new(Some(connection)));
+    let asked = Arc::clone(&connection);
+    let line = Line {
+        sender,
+        // Asked for each request: the server may change its mind, and need not answer any to say so.
+        allowed: Box::new(move || {
+            let connection = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let allowed = connection.as_ref().map(|it| it.current_max_send_streams());
+            allowed.unwrap_or(0)
+        }),
+        traffic: Arc::new(Traffic::new()),
+    };
     let first = (line.sender.clone(), Place::on(&line.traffic));
-    tokio::spawn(drive(connection, Arc::clone(&line.traffic)));
+    tokio::spawn(async move { poll_fn(|cx| drive(&connection, cx)).await });
     Ok((line, first))
 }
 
-/// Keeps a connection going until it ends, which those who have its sender see.
-async fn drive<B>(
-    connection: http2::Connection<TokioIo<Link>, Repeatable<B>, TokioExecutor>,
-    traffic: Arc<Traffic>,
-) where
+/// Keeps a connection going until it ends.
+fn drive<B>(connection: &Connection<B>, cx: &mut Context<'_>) -> Poll<()>
+where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            _ = &mut connection => return,
-            () = traffic.news.notified() => {
-                traffic.allow(connection.current_max_send_streams());
-            }
-        }
+    let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(going) = connection.as_mut() {
+        // Whoever waits for an answer hears of an error.
+        let _ = ready!(Pin::new(going).poll(cx));
     }
+    *connection = None;
+    Poll::Ready(())
 }
 
 impl<B> Line<B> {
@@ -313,8 +319,9 @@ impl<B> Line<B> {
     }
 
     fn enter(&self) -> Option<(SendRequest<Repeatable<B>>, Place)> {
-        let has_room = self.traffic.active.load(Ordering::Relaxed)
-            < self.traffic.limit.load(Ordering::Relaxed);
+        let most = (self.allowed)().min(MOST_STREAMS as usize);
+        let active = self.traffic.active.load(Ordering::Relaxed);
+        let has_room = usize::try_from(active).is_ok_and(|active| active < most);
         has_room.then(|| (self.sender.clone(), Place::on(&self.traffic)))
     }
 }
@@ -323,27 +330,14 @@ impl Traffic {
     fn new() -> Self {
         Self {
             active: AtomicU32::new(0),
-            limit: AtomicU32::new(MOST_STREAMS),
-            is_known: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
             heard: Mutex::new(Instant::now()),
             is_left: AtomicBool::new(false),
-            news: Notify::new(),
         }
     }
 
-    fn allow(&self, streams: usize) {
-        let limit = u32::try_from(streams).unwrap_or(u32::MAX);
-        self.limit.store(limit.min(MOST_STREAMS), Ordering::Relaxed);
-    }
-
-    /// With the first answer the server's settings have come; a refusal may mean new ones.
-    fn note(&self, answered: bool) {
+    fn note(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let is_known = self.is_known.swap(true, Ordering::Relaxed);
-        if !answered || !is_known {
-            self.news.notify_one();
-        }
     }
 
     fn leave(&self) {

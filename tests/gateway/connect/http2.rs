@@ -312,6 +312,44 @@ async fn what_a_goaway_leaves_out_is_sent_again() {
     assert_eq!(in_flight.await.unwrap(), 200);
 }
 
+/// Reads frames until both HEADERS and the gateway's word that it has read the settings have come.
+async fn headers_and_acknowledgement(peer: &mut Peer) {
+    let (mut headers, mut acknowledged) = (false, false);
+    while !(headers && acknowledged) {
+        let head = peer.bytes(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        peer.bytes(length.try_into().unwrap()).await;
+        headers |= head[3] == 1;
+        acknowledged |= head[3..5] == [4, 1];
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_full_as_soon_as_its_server_says_so() {
+    let server = Scripted::start().await;
+    let lab = config(server.address, H2).start().await;
+    let mut client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let mut waiting = client.share();
+    let waiting = tokio::spawn(async move { get(&mut waiting, "/raw/slow").await.status });
+    let mut peer = server.accept().await;
+    assert_eq!(peer.bytes(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    // SETTINGS_MAX_CONCURRENT_STREAMS is 1, and nothing is answered.
+    let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+    peer.stream.write_all(&settings).await.unwrap();
+    headers_and_acknowledgement(&mut peer).await;
+    let answer = async {
+        let mut other = server.accept().await;
+        begin(&mut other).await;
+        assert_eq!(headers(&mut other).await, 1);
+        other.stream.write_all(&ok_on(1)).await.unwrap();
+        other
+    };
+    let (answer, _other) = join(get(&mut client, "/raw/next"), answer).await;
+    assert_eq!(answer.status, 200);
+    peer.stream.write_all(&ok_on(1)).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 200);
+}
+
 #[tokio::test]
 async fn a_server_that_refuses_for_ever_is_given_up() {
     let server = Streams::start().await;
