@@ -4,6 +4,7 @@
 //! new [`Lineup`].
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Group {
     pub(super) settings: Arc<Settings>,
     lineup: ArcSwap<Lineup>,
     roster: Mutex<Roster>,
+    /// Whether another group has taken its place.
+    is_retired: AtomicBool,
     /// Another line-up is in force.
     changed: Notify,
     budget: Budget,
@@ -91,6 +94,7 @@ impl Group {
         Self {
             lineup: ArcSwap::from_pointee(lineup),
             roster: Mutex::new(roster),
+            is_retired: AtomicBool::new(false),
             budget: Budget::default(),
             counters: metrics.for_upstream(&settings.name),
             settings,
@@ -99,10 +103,12 @@ impl Group {
         }
     }
 
-    /// Takes the servers off the metrics that `successor`, if there is one, has not.
+    /// Is in force no more, and takes the servers off the metrics that `successor`, if there is one, has not.
     pub fn retire(&self, successor: Option<&Self>) {
-        for entry in &self.roster().entries {
-            let stays = |successor: &Self| successor.roster().has(&entry.server);
+        let roster = self.roster();
+        self.is_retired.store(true, Ordering::Relaxed);
+        for entry in &roster.entries {
+            let stays = |successor: &Self| successor.roster().shows(&entry.server);
             if !successor.is_some_and(stays) {
                 self.metrics
                     .forget_server(&self.settings.name, &label(&entry.server));
@@ -122,7 +128,9 @@ impl Group {
     /// Puts servers at these addresses in the place of those that `name` had. Those that stay are
     /// the same; addresses that other servers of the group have are theirs.
     pub(super) fn resolved(&self, name: &str, addresses: &[SocketAddr]) {
-        let mut roster = self.roster();
+        let Some(mut roster) = self.roster_in_force() else {
+            return;
+        };
         let is_ours = |entry: &Entry| entry.server.name() == name;
         let (ours, others): (Vec<Entry>, Vec<Entry>) =
             roster.entries.iter().cloned().partition(is_ours);
@@ -154,7 +162,7 @@ impl Group {
         );
         *roster = Roster::new(entries, self.settings.balance);
         self.publish(&roster);
-        for gone in ours.iter().filter(|entry| !roster.has(&entry.server)) {
+        for gone in ours.iter().filter(|entry| !roster.shows(&entry.server)) {
             self.metrics
                 .forget_server(&self.settings.name, &label(&gone.server));
         }
@@ -192,7 +200,9 @@ impl Group {
 
     /// Leaves `server` out for a time, unless it is the last one that serves.
     fn eject(&self, server: &Arc<Server>, failures: u32) {
-        let mut roster = self.roster();
+        let Some(mut roster) = self.roster_in_force() else {
+            return;
+        };
         let serving = roster.entries.iter().filter(|entry| entry.serves()).count();
         let entry = roster
             .entries
@@ -232,7 +242,9 @@ impl Group {
         if answer.is_err() {
             server.metrics.checks_failed.inc();
         }
-        let mut roster = self.roster();
+        let Some(mut roster) = self.roster_in_force() else {
+            return;
+        };
         let is_same = |entry: &&mut Entry| Arc::ptr_eq(&entry.server, server);
         let Some(entry) = roster.entries.iter_mut().find(is_same) else {
             return;
@@ -306,7 +318,9 @@ impl Group {
     }
 
     fn readmit(&self) {
-        let (mut roster, now) = (self.roster(), Instant::now());
+        let (Some(mut roster), now) = (self.roster_in_force(), Instant::now()) else {
+            return;
+        };
         for entry in &mut roster.entries {
             if entry.record.readmit(now) {
                 entry.returned = Some(now);
@@ -315,6 +329,13 @@ impl Group {
             }
         }
         self.publish(&roster);
+    }
+
+    /// All servers, as long as it is this group that says who serves. Requests that have begun under it may
+    /// outlast it, and its successor shares their servers.
+    fn roster_in_force(&self) -> Option<MutexGuard<'_, Roster>> {
+        let roster = self.roster();
+        (!self.is_retired.load(Ordering::Relaxed)).then_some(roster)
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -343,9 +364,12 @@ impl Roster {
         Lineup::new(seats, self.ring.clone())
     }
 
-    fn has(&self, server: &Arc<Server>) -> bool {
-        let is_same = |entry: &Entry| Arc::ptr_eq(&entry.server, server);
-        self.entries.iter().any(is_same)
+    /// Whether metrics tell of one of them by the name by which they tell of `server`.
+    fn shows(&self, server: &Server) -> bool {
+        let name = label(server);
+        self.entries
+            .iter()
+            .any(|entry| label(&entry.server) == name)
     }
 }
 
@@ -494,6 +518,22 @@ mod tests {
         group.resolved("pods:80", &[]);
         let after = [("192.0.2.1:80", 1, true), ("192.0.2.2:80", 1, true)];
         assert_eq!(shown(&group), expected(&after));
+    }
+
+    #[test]
+    fn a_group_that_is_not_in_force_any_more_leaves_nobody_out() {
+        let former = group(&[("192.0.2.1:80", 1), ("192.0.2.2:80", 1)]);
+        let first = Arc::clone(&former.roster().entries[0].server);
+        let settings = Arc::clone(&former.settings);
+        let group = Group::new(settings, Some(&former), &former.metrics);
+        former.retire(Some(&group));
+        // Its last requests fail.
+        former.note(&first, Outcome::Faulty);
+        former.note(&first, Outcome::Faulty);
+        assert_eq!(first.metrics.in_service.get(), 1);
+        // They count all the same.
+        group.note(&first, Outcome::Faulty);
+        assert_eq!(first.metrics.in_service.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use crate::harness::Protocol;
 
-use super::{lab, metric, origins, until_in_service};
+use super::{config, lab, metric, origins, until_in_service};
 
 #[tokio::test]
 async fn a_name_is_resolved_and_its_servers_are_known_by_address() {
@@ -28,4 +28,15 @@ async fn a_name_that_does_not_resolve_is_no_obstacle_to_the_start_nor_to_others(
     }
     let down = metric(&lab, "in_service", "no-such-host.invalid:80").await;
     assert!(down.is_some(), "it is still known by its name");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_numbers_of_an_address_that_goes_by_another_name() {
+    let [origin] = origins().await;
+    let name = format!("localhost:{}", origin.address.port());
+    let mut lab = lab(&[&name], "").await;
+    until_in_service(&lab, origin.address, true).await;
+    lab.config = config(&[origin.address], "");
+    lab.reload().unwrap();
+    assert_eq!(metric(&lab, "in_service", origin.address).await, Some(1));
 }
