@@ -109,9 +109,13 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    if let Some(upgrade) = upgrade.filter(|_| is_unswitched) {
-        session.progress.upgrade(false);
-        end_unswitched(session, upgrade);
+    if let Some(upgrade) = upgrade {
+        if is_unswitched {
+            session.progress.upgrade(false);
+            end_unswitched(session, upgrade);
+        } else {
+            session.progress.switch();
+        }
     }
     response
 }

@@ -46,8 +46,9 @@ pub(super) struct Progress {
     asks: AtomicU32,
     /// The connection takes no request after those that it has.
     finishing: AtomicBool,
-    /// HTTP/1.1 is asked for another protocol, or has switched to it.
+    /// HTTP/1.1 is asked for another protocol, or has switched to it, and whether it has.
     upgrading: AtomicBool,
+    switched: AtomicBool,
     /// The last request's body has not been read to its end, and whether that is being done.
     body_unread: AtomicBool,
     body_dropped: AtomicBool,
@@ -219,6 +220,11 @@ impl Progress {
     /// meanwhile, hyper would write `Connection: close` into the very answer that switches.
     pub(super) fn upgrade(&self, upgrading: bool) {
         self.upgrading.store(upgrading, Ordering::Relaxed);
+    }
+
+    /// HTTP/1.1 switches to another protocol: what the client sends from now on is no request.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection may be told to finish.
@@ -566,11 +572,12 @@ impl<IO> Watched<IO> {
         self.put_back = Bytes::copy_from_slice(bytes);
     }
 
-    /// Notes what has arrived, unless it is not HTTP any more.
+    /// Notes what has arrived, unless it is not HTTP any more. As long as another protocol is asked for and
+    /// not spoken, it may be the next request.
     fn note_arrival(&mut self, bytes: &[u8]) {
         if let Some(scan) = &mut self.scan
             && !bytes.is_empty()
-            && self.progress.may_finish()
+            && !self.progress.switched.load(Ordering::Relaxed)
         {
             scan.feed(bytes);
             self.progress.read(scan.is_in_head(), scan.offence());

@@ -472,6 +472,38 @@ async fn an_upgrade_to_another_protocol_is_not_passed_on() {
     }
 }
 
+#[tokio::test]
+async fn what_follows_a_request_for_an_upgrade_is_looked_at_while_that_waits() {
+    let origin = Scripted::start().await;
+    let lab = Config::x509().tables(&origin.tables()).start().await;
+    let device = lab.device();
+    for next in [
+        "POST /http/2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
+         Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /http/2 HTTP/1.1\r\nHost: localhost\r\nX-Folded: a\r\n b\r\n\r\n",
+        "GET /http/2#x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /http/2 HTTP/1.1\nHost: localhost\r\n\r\n",
+    ] {
+        let mut client = device.connect(&["http/1.1"]).await.unwrap();
+        let upgrade = get("/raw/1", "Connection: Upgrade\r\nUpgrade: h2c\r\n");
+        client.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut peer = origin.accept().await;
+        peer.head().await;
+        client.write_all(next.as_bytes()).await.unwrap();
+        // Whole requests go by, and it has come as well.
+        for _ in 0..3 {
+            assert_eq!(device.get("/http/fence").await.unwrap().status, 200);
+        }
+        peer.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        let mut answers = Vec::new();
+        let reading = client.read_to_end(&mut answers);
+        let _ = tokio::time::timeout(PATIENCE, reading).await.unwrap();
+        let answers = String::from_utf8_lossy(&answers);
+        assert_eq!(statuses(&answers), [200, 400], "{next:?}");
+    }
+}
+
 /// What becomes of a path: the target that the upstream sees, or the status of a refusal.
 type Fate = Result<&'static str, u16>;
 
