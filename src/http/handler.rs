@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
@@ -74,6 +74,7 @@ pub(super) async fn answer(
     if upgrade.is_some() {
         session.progress.upgrade(true);
     }
+    let is_http10 = request.head.version == Version::HTTP_10;
     let offence = session.progress.begin(!request.body.is_end_stream());
     let offence = offence.or(request.offence);
     let mut exchange = Exchange::begin(session, &request.head);
@@ -105,9 +106,13 @@ pub(super) async fn answer(
     if is_body_left {
         session.progress.linger();
     }
-    if is_body_left || is_unswitched && session.progress.is_finishing() {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+    let is_unbounded = is_http10 && ends_with_connection(response.body());
+    if is_body_left || is_unbounded || is_unswitched && session.progress.is_finishing() {
+        response.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    if is_http10 && response.headers().get(CONNECTION) == Some(&CLOSE) {
+        // Or hyper would say as well that it is kept.
+        *response.version_mut() = Version::HTTP_10;
     }
     if let Some(upgrade) = upgrade {
         if is_unswitched {
@@ -118,6 +123,13 @@ pub(super) async fn answer(
         }
     }
     response
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Whether a client that knows no chunks finds the end of an answer by that of the connection (RFC 9112 §6.3).
+fn ends_with_connection(body: &AnswerBody) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 /// hyper lets go of a connection whose request asked for an upgrade, whatever the answer was: it

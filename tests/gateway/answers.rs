@@ -71,6 +71,46 @@ async fn every_way_to_frame_a_body_is_understood() {
     }
 }
 
+#[tokio::test]
+async fn a_client_of_http_1_0_is_told_that_an_answer_ends_with_its_connection() {
+    const KEEPING: &[u8] =
+        b"GET /raw/m HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n";
+    let server = Scripted::start().await;
+    let lab = lab(&server).await;
+    let device = lab.device();
+    for answer in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+    ] {
+        let origin = async {
+            let mut peer = server.accept().await;
+            peer.head().await;
+            peer.say(answer).await;
+        };
+        let (text, ()) = tokio::join!(device.raw(KEEPING), origin);
+        let text = text.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+        assert_eq!(body, "hello");
+    }
+    let refused = device.raw(b"GET * HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let refused = refused.await.unwrap();
+    assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
+    // One that says its length does not.
+    let mut client = device.connect(&["http/1.1"]).await.unwrap();
+    client.write_all(KEEPING).await.unwrap();
+    let mut peer = server.accept().await;
+    peer.head().await;
+    peer.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        .await;
+    let mut text = Vec::new();
+    while !text.ends_with(b"hello") {
+        assert_ne!(client.read_buf(&mut text).await.unwrap(), 0);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\r\nconnection: keep-alive\r\n"), "{text}");
+}
+
 /// Answers one request, and breaks off in the middle.
 async fn break_off(server: &Scripted) {
     let mut peer = server.accept().await;
