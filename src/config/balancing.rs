@@ -1,5 +1,6 @@
 //! The keys of `[upstreams]` that say which server gets a request.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -42,12 +43,17 @@ fn server(text: &str) -> Result<ServerSettings, String> {
         .rsplit_once(':')
         .map(|(host, port)| (host, port.parse::<u16>()));
     match port {
-        Some((host, Ok(1..))) if !host.is_empty() && !host.contains(['/', '@']) => {
+        Some((host, Ok(1..))) if is_plain(host) || name.parse::<SocketAddr>().is_ok() => {
             let name = name.to_owned();
             Ok(ServerSettings { name, weight })
         }
         _ => Err(unclear(text)),
     }
+}
+
+/// Whether it is no address of IPv6, which stands in brackets: its last part would be taken for the port.
+fn is_plain(host: &str) -> bool {
+    !host.is_empty() && !host.contains(['/', '@', ':', '[', ']'])
 }
 
 fn unclear(text: &str) -> String {
@@ -111,8 +117,19 @@ mod tests {
 
     #[test]
     fn servers_have_a_weight_of_one_or_the_one_given() {
-        let servers = read(&["a:1", "[::1]:2 weight=100", "10.0.0.1:3  weight=7"]).unwrap();
-        let expected = [("a:1", 1), ("[::1]:2", 100), ("10.0.0.1:3", 7)];
+        let servers = read(&[
+            "a:1",
+            "[::1]:2 weight=100",
+            "10.0.0.1:3  weight=7",
+            "[fe80::1%2]:4",
+        ])
+        .unwrap();
+        let expected = [
+            ("a:1", 1),
+            ("[::1]:2", 100),
+            ("10.0.0.1:3", 7),
+            ("[fe80::1%2]:4", 1),
+        ];
         assert_eq!(servers, expected.map(|(name, n)| (name.to_owned(), n)));
     }
 
@@ -125,6 +142,11 @@ mod tests {
             "a:65536",
             "a/b:1",
             "u@a:1",
+            "::1:80",
+            "2001:db8::1",
+            "[2001:db8::1]",
+            "[a]:1",
+            "[::1:1",
             "a:1 weight=0",
             "a:1 weight=101",
             "a:1 weight",
