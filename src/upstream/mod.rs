@@ -414,7 +414,7 @@ where
         let pool = Arc::new(Pool::new(settings.max_idle, settings.idle_timeout));
         let multiplex = match settings.http {
             HttpVersion::Http1 => None,
-            HttpVersion::Http2 => Some(Multiplex::new(settings.idle_timeout)),
+            HttpVersion::Http2 => Some(Multiplex::new()),
         };
         let servers = Servers::new(group, tls);
         Self {

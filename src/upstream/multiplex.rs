@@ -53,7 +53,6 @@ const MOST_REPEATS: usize = 2;
 pub(super) struct Multiplex<B> {
     /// One for each server that has been connected to, in no order: there are few.
     shelves: Mutex<Vec<Shelf<B>>>,
-    idle_timeout: Duration,
 }
 
 struct Shelf<B> {
@@ -112,10 +111,9 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(idle_timeout: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             shelves: Mutex::new(Vec::new()),
-            idle_timeout,
         }
     }
 
@@ -138,7 +136,7 @@ where
             let found = if alone {
                 Bundle::open(servers, server).await.map(|(_, found)| found)
             } else {
-                bundle.place(self.idle_timeout, servers, server).await
+                bundle.place(servers, server).await
             };
             let (mut sender, place) = match found {
                 Ok(found) => found,
@@ -200,14 +198,15 @@ impl<B> Bundle<B> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether no connection is open.
     fn is_empty(&self) -> bool {
-        self.lines().is_empty()
+        !self.lines().iter().any(Line::is_open)
     }
 
     /// A place on a connection that has room: the first of them, so that the last run empty.
-    fn free(&self, idle_timeout: Duration) -> Option<(SendRequest<Repeatable<B>>, Place)> {
+    fn free(&self) -> Option<(SendRequest<Repeatable<B>>, Place)> {
         let mut lines = self.lines();
-        lines.retain(|line| line.is_open() && !line.traffic.is_past(idle_timeout));
+        lines.retain(Line::is_open);
         lines.iter().find_map(Line::enter)
     }
 }
@@ -220,21 +219,21 @@ where
 {
     /// A new connection, with a place on it.
     async fn open(servers: &Servers, server: &Server) -> io::Result<Opened<B>> {
-        open(servers.connect(server, Spoken::Http2, None).await?).await
+        let link = servers.connect(server, Spoken::Http2, None).await?;
+        open(link, servers.settings().idle_timeout).await
     }
 
     async fn place(
         &self,
-        idle_timeout: Duration,
         servers: &Servers,
         server: &Server,
     ) -> io::Result<(SendRequest<Repeatable<B>>, Place)> {
-        if let Some(found) = self.free(idle_timeout) {
+        if let Some(found) = self.free() {
             return Ok(found);
         }
         let asked = Instant::now();
         let mut last_failure = self.opening.lock().await;
-        if let Some(found) = self.free(idle_timeout) {
+        if let Some(found) = self.free() {
             return Ok(found);
         }
         // Whoever has waited for an attempt that failed does not wait for another one.
@@ -263,8 +262,9 @@ fn alike(error: &io::Error) -> io::Error {
     }
 }
 
-/// A connection with the first place on it. Its preface is sent, and the server's not waited for.
-async fn open<B>(link: Link) -> io::Result<Opened<B>>
+/// A connection with the first place on it, which ends when it has been idle for `idle_timeout`. Its preface
+/// is sent, and the server's not waited for.
+async fn open<B>(link: Link, idle_timeout: Duration) -> io::Result<Opened<B>>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
@@ -293,7 +293,16 @@ where
         traffic: Arc::new(Traffic::new()),
     };
     let first = (line.sender.clone(), Place::on(&line.traffic));
-    tokio::spawn(async move { poll_fn(|cx| drive(&connection, cx)).await });
+    let traffic = Arc::clone(&line.traffic);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = poll_fn(|cx| drive(&connection, cx)) => {}
+            // Who enters it does so in this thread, so nobody has meanwhile.
+            () = traffic.has_been_idle(idle_timeout) => {
+                *connection.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+        }
+    });
     Ok((line, first))
 }
 
@@ -348,12 +357,23 @@ impl Traffic {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) >= time
     }
 
-    fn is_past(&self, idle_timeout: Duration) -> bool {
-        let idle_since = self
-            .idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.active.load(Ordering::Relaxed) == 0 && idle_since.elapsed() > idle_timeout
+    /// Waits until no request has been under way for `time`.
+    async fn has_been_idle(&self, time: Duration) {
+        loop {
+            let left = time.saturating_sub(self.idle_for());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn idle_for(&self) -> Duration {
+        if self.active.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        let idle_since = self.idle_since.lock();
+        idle_since.unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 

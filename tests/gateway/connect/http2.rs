@@ -410,6 +410,25 @@ async fn a_connection_that_broke_is_replaced() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_closed_when_its_time_is_over_and_no_other() {
+    let server = Streams::start().await;
+    let lab = config(server.address, &format!("{H2}\nidle_timeout = \"100ms\""));
+    let lab = lab.start().await;
+    let (client, mut line) = acquainted(&lab, &server, 100).await;
+    let mut slow = client.share();
+    let slow = tokio::spawn(async move { get(&mut slow, "/raw/slow").await.body });
+    let stream = line.next().await;
+    // Other requests go by elsewhere for longer than that, and this one is not given up.
+    let started = std::time::Instant::now();
+    while started.elapsed() < std::time::Duration::from_millis(300) {
+        assert_eq!(lab.device().get("/http/m").await.unwrap().status, 200);
+    }
+    stream.ok();
+    assert_eq!(slow.await.unwrap(), "ok");
+    line.closed().await;
+}
+
+#[tokio::test]
 async fn a_client_that_gives_up_resets_its_stream_alone() {
     let server = Streams::start().await;
     let lab = lab(&server).await;
