@@ -7,6 +7,7 @@ use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
 use super::document::Section;
+use super::upstreams::host_field;
 use super::value::{Raw, duration, each, integer, one_of, text};
 use crate::mqtt;
 use crate::upstream::{HealthSettings, Probe};
@@ -72,8 +73,8 @@ fn path(raw: Raw) -> Result<PathAndQuery, String> {
 }
 
 fn host(raw: Raw) -> Result<HeaderValue, String> {
-    let host = text(raw)?;
-    HeaderValue::try_from(&host).map_err(|error| format!("\"{host}\": {error}"))
+    let text = text(raw)?;
+    host_field(&text).ok_or_else(|| format!("must be a host, not \"{text}\""))
 }
 
 /// `204` is itself, `2xx` is all of its class.

@@ -68,13 +68,19 @@ fn host(raw: Raw) -> Result<HostField, String> {
         "server" => return Ok(HostField::Server),
         _ => {}
     }
-    let authority = Authority::try_from(text.as_str()).ok();
-    let is_host = |host: &Authority| !host.host().is_empty() && !text.contains('@');
-    authority
-        .filter(is_host)
-        .and_then(|_| HeaderValue::try_from(&text).ok())
+    host_field(&text)
         .map(HostField::Fixed)
         .ok_or_else(|| format!("must be \"as_is\", \"server\" or a host, not \"{text}\""))
+}
+
+/// A host, with a port or without, as servers are asked for it.
+pub(super) fn host_field(text: &str) -> Option<HeaderValue> {
+    let authority = Authority::try_from(text).ok()?;
+    let host = authority.host();
+    // What stands before it is no part of a host.
+    let port = text.strip_prefix(host).filter(|_| !host.is_empty())?;
+    let is_port = port.is_empty() || authority.port_u16().is_some();
+    HeaderValue::try_from(text).ok().filter(|_| is_port)
 }
 
 fn proxy_protocol(section: &Section<'_, '_>, http: HttpVersion) -> ProxyProtocol {

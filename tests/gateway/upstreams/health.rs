@@ -237,6 +237,8 @@ async fn a_check_that_cannot_be_carried_out_is_refused() {
         ("status = [\"1xx\"]", "health.status"),
         ("status = []", "health.status"),
         ("host = \"a\\nb\"", "health.host"),
+        ("host = \"a/b\"", "health.host"),
+        ("host = \"a:99999\"", "health.host"),
         ("rise = 0", "health.rise"),
     ] {
         let problem = problem(&["a:1"], &format!("[upstreams.many.health]\n{lines}")).await;

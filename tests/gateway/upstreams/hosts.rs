@@ -79,8 +79,18 @@ async fn a_server_of_http_2_is_asked_for_its_own_authority() {
 
 #[tokio::test]
 async fn what_is_no_host_stops_the_start() {
-    for host in ["", "a b", "user@a.example", "https://a.example", "a/b"] {
-        let problem = problem(&["127.0.0.1:1"], &format!("host = \"{host}\"")).await;
+    for host in [
+        "",
+        "a b",
+        "user@a.example",
+        "https://a.example",
+        "a/b",
+        "a.example:99999",
+        "a.example:",
+        ":80",
+    ] {
+        let line = format!("host = \"{host}\"");
+        let problem = problem(&["127.0.0.1:1"], &line).await;
         assert!(problem.contains("upstreams.many.host"), "{host}: {problem}");
     }
 }
