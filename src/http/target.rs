@@ -149,6 +149,9 @@ fn same(a: &Authority, b: &Authority) -> bool {
     a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
+/// Most bytes of a name, written without its final dot.
+const LONGEST_NAME: usize = 253;
+
 /// The host's name, with which it begins, without a final dot. `Authority` allows user information and
 /// sub-delimiters, which no host of ours has, and names that are nothing but dots.
 fn plain_name(authority: &Authority) -> Option<&str> {
@@ -157,6 +160,10 @@ fn plain_name(authority: &Authority) -> Option<&str> {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']')
     };
     let name = host.strip_suffix('.').unwrap_or(host);
+    // RFC 1035 §2.3.4. What a connection keeps of its first host, it would keep for as long as it is idle.
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     // RFC 1034 §3.1: the empty label is the root's. In a location, no name would begin the path.
     let is_plain = !name.split('.').any(str::is_empty)
         && name.bytes().all(allowed)

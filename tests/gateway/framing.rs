@@ -115,6 +115,10 @@ async fn a_request_without_one_certain_host_is_refused() {
         ("empty", request("Host: \r\n")),
         ("root", request("Host: .\r\n")),
         ("root and port", request("Host: .:8443\r\n")),
+        (
+            "long",
+            request(&format!("Host: {}a\r\n", "abc.".repeat(64))),
+        ),
         ("two", request("Host: localhost\r\nHost: other\r\n")),
         ("twice", request("Host: localhost\r\nHost: localhost\r\n")),
         ("user information", request("Host: user@localhost\r\n")),
