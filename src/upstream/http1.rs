@@ -12,7 +12,7 @@ mod upload;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -21,6 +21,7 @@ use hyper::http::response;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, split};
+use tokio::task::coop::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 pub(super) use body::Body;
@@ -128,9 +129,11 @@ impl Connection {
     /// something unasked, is about to leave.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.ends)
-            .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
+        let mut byte = ReadBuf::new(&mut byte);
+        let read = poll_fn(|cx| Pin::new(&mut self.ends).poll_read(cx, &mut byte));
+        // A task that has used up its turn would be told that nothing has come, whatever has.
+        let read = pin!(unconstrained(read));
+        read.poll(&mut Context::from_waker(Waker::noop()))
             .is_pending()
     }
 
@@ -329,5 +332,32 @@ impl AsyncWrite for Switched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.link).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::consume_budget;
+
+    use super::*;
+    use crate::socket::Socket;
+
+    #[tokio::test]
+    async fn a_connection_is_not_quiet_though_the_task_has_used_up_its_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let near = near.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        near.readable().await.unwrap();
+        let mut connection = Connection::on(Link::Tcp(Socket::from(near)));
+        poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            assert!(!connection.is_quiet());
+            Poll::Ready(())
+        })
+        .await;
     }
 }
