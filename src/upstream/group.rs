@@ -293,7 +293,7 @@ impl Group {
     }
 
     async fn keep_readmitting(&self) {
-        loop {
+        while !self.is_retired.load(Ordering::Relaxed) {
             let next = self.next_change();
             tokio::select! {
                 () = until(next) => self.readmit(),
@@ -533,6 +533,21 @@ mod tests {
         assert_eq!(first.metrics.in_service.get(), 1);
         // They count all the same.
         group.note(&first, Outcome::Faulty);
+        assert_eq!(first.metrics.in_service.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_not_in_force_any_more_lets_nobody_back_in() {
+        let group = Arc::new(group(&[("192.0.2.1:80", 1), ("192.0.2.2:80", 1)]));
+        let first = Arc::clone(&group.roster().entries[0].server);
+        let keeper = Arc::clone(&group);
+        let keeping = tokio::spawn(async move { keeper.keep_readmitting().await });
+        group.note(&first, Outcome::Faulty);
+        group.note(&first, Outcome::Faulty);
+        tokio::task::yield_now().await;
+        group.retire(None);
+        // Nor does it try again and again once its time has come.
+        keeping.await.unwrap();
         assert_eq!(first.metrics.in_service.get(), 0);
     }
 
