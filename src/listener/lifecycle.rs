@@ -1,6 +1,8 @@
 //! What every connection must hear of: that the configuration has been replaced, or that the
 //! gateway is draining.
 
+use std::future::pending;
+
 use tokio::sync::watch;
 
 /// Where the gateway is in its life.
@@ -36,8 +38,8 @@ pub struct Lifecycle(watch::Sender<Phase>);
 #[derive(Debug, Clone)]
 pub struct Remote {
     receiver: watch::Receiver<Phase>,
-    regime: u64,
-    reloads: u64,
+    /// What has been heard of, but that the regime stays the one that the connection has begun under.
+    heard: Phase,
 }
 
 impl Lifecycle {
@@ -49,14 +51,11 @@ impl Lifecycle {
         if self.is_draining() {
             receiver.mark_changed();
         }
-        let Phase {
-            reloads, regimes, ..
-        } = *receiver.borrow();
-        Remote {
-            receiver,
-            regime: regimes,
-            reloads,
-        }
+        let heard = Phase {
+            draining: false,
+            ..*receiver.borrow()
+        };
+        Remote { receiver, heard }
     }
 
     /// Announces that new rules are in force.
@@ -88,20 +87,29 @@ impl Lifecycle {
 
 impl Remote {
     /// Waits for the next announcement since the last one heard here. If the gateway is gone
-    /// without a word, that is a drain. Cancel-safe.
+    /// without a word, that is a drain. The drain is heard of once, whatever comes with it or behind
+    /// it. Cancel-safe.
     pub async fn changed(&mut self) -> Announcement {
-        if self.receiver.changed().await.is_err() {
+        let is_gone = self.receiver.changed().await.is_err();
+        let phase = *self.receiver.borrow_and_update();
+        if (is_gone || phase.draining) && !self.heard.draining {
+            self.heard.draining = true;
+            if phase != self.heard {
+                self.receiver.mark_changed();
+            }
             return Announcement::Draining;
         }
-        let phase = *self.receiver.borrow_and_update();
-        match phase {
-            Phase { draining: true, .. } => Announcement::Draining,
-            Phase { regimes, .. } if regimes != self.regime => Announcement::Superseded,
-            Phase { reloads, .. } if reloads != self.reloads => {
-                self.reloads = reloads;
-                Announcement::Reloaded
-            }
-            Phase { .. } => Announcement::Revoked,
+        if is_gone {
+            return pending().await;
+        }
+        if phase.regimes != self.heard.regimes {
+            return Announcement::Superseded;
+        }
+        let is_reloaded = phase.reloads != self.heard.reloads;
+        self.heard = phase;
+        match is_reloaded {
+            true => Announcement::Reloaded,
+            false => Announcement::Revoked,
         }
     }
 
@@ -134,5 +142,23 @@ mod tests {
             lifecycle.subscribe().changed().await,
             Announcement::Draining
         );
+    }
+
+    #[tokio::test]
+    async fn what_comes_with_a_drain_or_behind_it_is_heard_as_well() {
+        let lifecycle = Lifecycle::default();
+        let mut remote = lifecycle.subscribe();
+        lifecycle.revoked();
+        lifecycle.drain();
+        assert_eq!(remote.changed().await, Announcement::Draining);
+        assert_eq!(remote.changed().await, Announcement::Revoked);
+        lifecycle.revoked();
+        assert_eq!(remote.changed().await, Announcement::Revoked);
+        drop(lifecycle);
+        tokio::select! {
+            biased;
+            heard = remote.changed() => panic!("{heard:?}"),
+            () = tokio::task::yield_now() => {}
+        }
     }
 }

@@ -350,7 +350,7 @@ impl Session<'_> {
                 biased;
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 refusal = &mut lapse, if !relay.is_closing() => Some(self.end(&refusal)),
-                heard = lifecycle.changed(), if drain_at.is_none() && !relay.is_closing() => {
+                heard = lifecycle.changed(), if !relay.is_closing() => {
                     // Boxed: it takes more room than all that a quiet session needs.
                     match Box::pin(self.verdict(heard, Some(&standing))).await {
                         Some(Ended::Draining) => {

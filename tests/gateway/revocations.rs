@@ -8,7 +8,7 @@ use portcullis::gateway::Gateway;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::client::{EVERY_PROTOCOL, Protocol, plain};
+use crate::harness::client::{EVERY_PROTOCOL, Protocol, plain, plain_get};
 use crate::harness::decider::{Decider, Says};
 use crate::harness::issuer::{KEY, PLATFORM, claims, signed};
 use crate::harness::lab::Config;
@@ -208,6 +208,39 @@ async fn sessions_of_revoked_tokens_end_at_once_and_all_others_stay() {
     stays.send(Message::text("still here")).await.unwrap();
     let echo = tokio::time::timeout(PATIENCE, stays.next()).await.unwrap();
     assert_eq!(echo.unwrap().unwrap(), Message::text("still here"));
+}
+
+#[tokio::test]
+async fn sessions_of_revoked_tokens_end_at_once_while_the_gateway_drains_too() {
+    const SESSIONS: usize = 8;
+    let mut lab = lab().await;
+    // So long that few of them end by the drain meanwhile.
+    lab.config.drain_timeout = Some("1h");
+    lab.reload().unwrap();
+    let token = token(&lab, "u1", "t1");
+    let mut wires = Vec::new();
+    for number in 0..SESSIONS {
+        let mut wire = lab.mqtt_anonymous(EVERY_TRANSPORT[number % 2]).await;
+        let connect = Connect::with_password(Version::V5, token.clone());
+        wire.send(&connect.bytes()).await;
+        assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
+        wires.push(wire);
+    }
+    let admin = lab.gateway().admin_address().unwrap();
+    let draining = tokio::spawn(lab.drain(Duration::from_secs(3600)));
+    while plain_get(admin, "/readyz").await.0 == 200 {}
+    let host = admin.to_string();
+    let fields = [("host", &*host), ("content-type", "application/json")];
+    let entry = json!({"jti": "t1"}).to_string();
+    let (status, body) = plain(admin, "POST", "/revocations", &fields, &entry).await;
+    assert_eq!(status, 201, "{body}");
+    let mut revoked = 0;
+    for mut wire in wires {
+        let farewell = wire.packet().await.expect("a DISCONNECT");
+        revoked += usize::from(farewell == [0xe0, 2, 0x87, 0]);
+    }
+    assert!(revoked > SESSIONS / 2, "{revoked}");
+    draining.abort();
 }
 
 #[tokio::test]
