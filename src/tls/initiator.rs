@@ -89,7 +89,8 @@ impl Initiator {
         })
     }
 
-    /// Carries out the handshake on `io`, a connection to `host`, to speak `protocol`.
+    /// Carries out the handshake on `io`, a connection to `host`, to speak `protocol`; none is offered if
+    /// that is `None`.
     ///
     /// # Errors
     /// What rustls says of the server's certificate, or [`NameError`].
@@ -97,7 +98,7 @@ impl Initiator {
         &self,
         io: IO,
         host: &str,
-        protocol: &'static str,
+        protocol: Option<&'static str>,
     ) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -107,12 +108,12 @@ impl Initiator {
             None => server_name(host).map_err(io::Error::other)?,
         };
         let stream = TlsConnector::from(Arc::clone(&self.config))
-            .with_alpn(vec![protocol.into()])
+            .with_alpn(protocol.into_iter().map(Vec::from).collect())
             .connect(name, io)
             .await?;
         // Servers of one protocol alone often know nothing of ALPN, and agree by their silence; but
         // HTTP/2 must be agreed on (RFC 9113 §3.2).
-        if protocol == "h2" && stream.get_ref().1.alpn_protocol().is_none() {
+        if protocol == Some("h2") && stream.get_ref().1.alpn_protocol().is_none() {
             return Err(io::Error::other(
                 "the server does not agree to speak HTTP/2",
             ));

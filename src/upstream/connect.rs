@@ -26,16 +26,19 @@ pub enum Spoken {
     Http2,
     /// MQTT itself.
     Mqtt,
+    /// Nothing: it is opened to see that it can be, whatever the server speaks.
+    Nothing,
 }
 
 impl Spoken {
-    /// Its name in ALPN (RFC 7301).
+    /// Its name in ALPN (RFC 7301), if it has one.
     #[must_use]
-    pub fn alpn(self) -> &'static str {
+    pub fn alpn(self) -> Option<&'static str> {
         match self {
-            Self::Http1 => "http/1.1",
-            Self::Http2 => "h2",
-            Self::Mqtt => "mqtt",
+            Self::Http1 => Some("http/1.1"),
+            Self::Http2 => Some("h2"),
+            Self::Mqtt => Some("mqtt"),
+            Self::Nothing => None,
         }
     }
 }

@@ -58,11 +58,14 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// What the connection is opened for, to servers of this `version` of HTTP.
+    /// What the connection is opened for, to servers of this `version` of HTTP. Whether brokers or servers of
+    /// HTTP/1.1 are to accept a connection and no more is not known: some refuse one for the other's protocol
+    /// (RFC 7301 §3.2), and none that names no protocol.
     fn spoken(&self, version: HttpVersion) -> Spoken {
         match self {
             Self::Dialogue(dialogue) if dialogue.inside.is_none() => Spoken::Mqtt,
             Self::Dialogue(_) => Spoken::Http1,
+            Self::Connect if version == HttpVersion::Http1 => Spoken::Nothing,
             Self::Connect | Self::Http { .. } => match version {
                 HttpVersion::Http1 => Spoken::Http1,
                 HttpVersion::Http2 => Spoken::Http2,

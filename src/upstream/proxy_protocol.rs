@@ -81,7 +81,9 @@ impl ProxyProtocol {
                 let mut header = addressed(client);
                 if let Some(client) = client {
                     // §2.2.1: what comes behind the header, whatever the client itself speaks.
-                    header.append_tlv(Tlv::Alpn(spoken.alpn().as_bytes().into()));
+                    if let Some(alpn) = spoken.alpn() {
+                        header.append_tlv(Tlv::Alpn(alpn.as_bytes().into()));
+                    }
                     if let Some(tls) = &client.tls {
                         describe(tls, common_name, &mut header)?;
                     }

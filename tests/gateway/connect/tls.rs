@@ -172,6 +172,19 @@ async fn a_broker_is_asked_in_a_websocket_inside_tls_whether_it_is_well() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_asked_for_a_connection_alone_may_speak_anything_on_it() {
+    for protocol in ["mqtt", "http/1.1"] {
+        let servers = Servers::new();
+        let server = Secure::start(servers.identity()).await;
+        let server = server.agreeing(&[protocol]);
+        let check = "[upstreams.raw.health]\ncheck = \"tcp\"";
+        let _lab = servers.lab_with(server.address, "", check).await;
+        let asked = server.accept().await;
+        asked.unwrap_or_else(|error| panic!("{protocol}: {error}"));
+    }
+}
+
+#[tokio::test]
 async fn a_server_of_another_authority_is_refused() {
     let servers = Servers::new();
     // One that devices are trusted by is no server's for that.
