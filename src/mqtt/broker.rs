@@ -40,11 +40,15 @@ impl Broker {
         let mut dialling = servers.dialling(Spoken::Http1, &client, device);
         loop {
             let Dialled { stream, busy } = dialling.next().await?;
-            let opening = websocket::open(stream, busy.server(), path, subprotocol(version));
+            let opening = async {
+                let host = servers.host(&busy)?;
+                let opening = websocket::open(stream, host, path, subprotocol(version));
+                opening.await.map_err(io::Error::other)
+            };
             match tokio::time::timeout(servers.connect_timeout(), opening).await {
                 Ok(Ok(socket)) => return Ok((Self::WebSocket(Box::new(socket)), busy)),
                 // Nothing of the CONNECT has been sent: another may have it.
-                Ok(Err(error)) => dialling.pass_over(&busy, io::Error::other(error)),
+                Ok(Err(error)) => dialling.pass_over(&busy, error),
                 Err(_) => dialling.pass_over(&busy, io::ErrorKind::TimedOut.into()),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 
 use super::broker::subprotocol;
@@ -21,7 +22,7 @@ pub fn probe(websocket_path: Option<PathAndQuery>) -> Dialogue {
     let question = probe_connect(VERSION, "portcullis-probe");
     let inside = |path| Inside {
         path,
-        open: |link, server, path| Box::pin(open_websocket(link, server, path)),
+        open: |link, host, path| Box::pin(open_websocket(link, host, path)),
     };
     Dialogue {
         question: question.unwrap_or_default(),
@@ -33,10 +34,10 @@ pub fn probe(websocket_path: Option<PathAndQuery>) -> Dialogue {
 
 async fn open_websocket(
     link: Link,
-    server: String,
+    host: HeaderValue,
     path: PathAndQuery,
 ) -> io::Result<Box<dyn Tunnel>> {
-    let opening = websocket::open(link, &server, &path, subprotocol(VERSION));
+    let opening = websocket::open(link, host, &path, subprotocol(VERSION));
     let socket = opening.await.map_err(io::Error::other)?;
     Ok(Box::new(socket))
 }

@@ -92,8 +92,8 @@ pub struct Dialogue {
 pub struct Inside {
     /// What is asked for.
     pub path: PathAndQuery,
-    /// Asks the server of this name for it, on a connection to it.
-    pub open: fn(Link, String, PathAndQuery) -> Opening,
+    /// Asks for it, and for this host, on a connection to a server.
+    pub open: fn(Link, HeaderValue, PathAndQuery) -> Opening,
 }
 
 /// What comes of it.
@@ -221,8 +221,8 @@ impl Group {
             Probe::Dialogue(dialogue) => match &dialogue.inside {
                 None => converse(link, dialogue).await,
                 Some(Inside { path, open }) => {
-                    let tunnel = open(link, server.name().to_owned(), path.clone());
-                    converse(tunnel.await?, dialogue).await
+                    let host = self.settings.host.of_gateway(server, tls.is_some())?;
+                    converse(open(link, host, path.clone()).await?, dialogue).await
                 }
             },
         }

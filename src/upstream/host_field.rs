@@ -1,5 +1,7 @@
 //! The Host that servers get (RFC 9110 §7.2).
 
+use std::io;
+
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderValue};
 
@@ -17,6 +19,21 @@ pub enum HostField {
 }
 
 impl HostField {
+    /// For a WebSocket that the gateway opens itself, to speak MQTT in it: no client has asked for a host of
+    /// `server` then.
+    ///
+    /// # Errors
+    /// A name that cannot stand there.
+    pub(super) fn of_gateway(&self, server: &Server, is_tls: bool) -> io::Result<HeaderValue> {
+        match self {
+            Self::AsIs | Self::Server => {
+                let host = of_server(server.name(), is_tls);
+                HeaderValue::try_from(host).map_err(io::Error::other)
+            }
+            Self::Fixed(host) => Ok(host.clone()),
+        }
+    }
+
     /// Sets it for a request to `server`, for which a client's own stands there already.
     pub(super) fn set(&self, fields: &mut HeaderMap, server: &Server, is_tls: bool) {
         match self {

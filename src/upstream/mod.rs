@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
+use hyper::header::HeaderValue;
 use hyper::http::response;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -228,6 +229,15 @@ impl Servers {
     #[must_use]
     pub fn websocket_path(&self) -> Option<&PathAndQuery> {
         self.settings().websocket_path.as_ref()
+    }
+
+    /// Which host a WebSocket asks the server for that the gateway opens there itself.
+    ///
+    /// # Errors
+    /// The server's name, if it can be asked for by none.
+    pub fn host(&self, busy: &Busy) -> io::Result<HeaderValue> {
+        let is_tls = self.tls.is_some();
+        self.settings().host.of_gateway(busy.at(), is_tls)
     }
 
     /// How long each step of opening a connection may take.

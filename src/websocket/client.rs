@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{
-    HOST, HeaderValue, InvalidHeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    HOST, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::Upgraded;
@@ -20,9 +20,6 @@ use super::opening::Opening;
 /// Why a server opened no WebSocket.
 #[derive(Debug, Error)]
 pub enum DialError {
-    /// Its name cannot stand in a Host field.
-    #[error("the server's name cannot be asked for: {0}")]
-    Host(#[from] InvalidHeaderValue),
     /// The connection failed, or what came was not HTTP.
     #[error("the WebSocket's opening failed: {0}")]
     Exchange(#[from] hyper::Error),
@@ -41,7 +38,7 @@ pub enum DialError {
 /// [`DialError`]; the connection is closed then.
 pub async fn open<IO>(
     io: IO,
-    host: &str,
+    host: HeaderValue,
     path: &PathAndQuery,
     subprotocol: &'static str,
 ) -> Result<ByteStream<TokioIo<Upgraded>>, DialError>
@@ -49,7 +46,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let opening = Opening::new();
-    let request = request(&opening, host, path, subprotocol)?;
+    let request = request(&opening, host, path, subprotocol);
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move {
         // Its end is seen by whoever reads the answer or the upgraded stream.
@@ -72,18 +69,18 @@ where
 
 fn request(
     opening: &Opening,
-    host: &str,
+    host: HeaderValue,
     path: &PathAndQuery,
     subprotocol: &'static str,
-) -> Result<Request<Empty<Bytes>>, InvalidHeaderValue> {
+) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = Uri::from(path.clone());
     let fields = request.headers_mut();
-    fields.insert(HOST, HeaderValue::try_from(host)?);
+    fields.insert(HOST, host);
     opening.set(fields);
     fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     fields.insert(SEC_WEBSOCKET_KEY, opening.key().clone());
     let subprotocol = HeaderValue::from_static(subprotocol);
     fields.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    Ok(request)
+    request
 }

@@ -6,7 +6,7 @@ mod http2;
 mod proxy_protocol;
 mod tls;
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{Transport, Wire};
@@ -19,7 +19,7 @@ async fn lab(server: &Scripted, lines: &str) -> Lab {
     config(server.address, lines).start().await
 }
 
-fn config(server: SocketAddr, lines: &str) -> Config {
+fn config(server: impl Display, lines: &str) -> Config {
     let tables = tables_with(server, lines);
     Config::x509().tables(&format!(
         "{tables}\

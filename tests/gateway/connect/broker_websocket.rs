@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{lab, mqtt_client, problem};
+use super::{config, lab, mqtt_client, problem};
 use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{
     Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, publish,
@@ -123,6 +123,33 @@ async fn every_version_and_transport_reaches_the_brokers_websocket() {
             broker.say(version.accepted()).await;
             assert_eq!(wire.packet().await.as_deref(), Some(version.accepted()));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_broker_is_asked_for_the_host_that_its_upstream_says() {
+    let server = Scripted::start().await;
+    let by_name = format!("localhost:{}", server.address.port());
+    for (host, expected) in [
+        ("as_is", &*by_name),
+        ("server", &*by_name),
+        ("broker.internal", "broker.internal"),
+        ("broker.internal:81", "broker.internal:81"),
+    ] {
+        let lines = format!("{LINES}\nhost = \"{host}\"");
+        let lab = config(&by_name, &lines).start().await;
+        for transport in EVERY_TRANSPORT {
+            let mut wire = mqtt_client(&lab, transport).await;
+            wire.send(&Connect::with_password(Version::V5, SECRET).bytes())
+                .await;
+            let (_broker, head) = Broker::accept(&server).await;
+            assert_eq!(field(&head, "host"), expected, "{host}");
+        }
+        // Whoever asks whether it is well, too.
+        let lines = format!("{lines}\n[upstreams.raw.health]\ncheck = \"mqtt\"");
+        let _lab = config(&by_name, &lines).start().await;
+        let (_broker, head) = Broker::accept(&server).await;
+        assert_eq!(field(&head, "host"), expected, "{host}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! An origin that says, byte for byte, what a test tells it to.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ pub fn tables(address: SocketAddr) -> String {
 }
 
 /// The same with these lines for the upstream.
-pub fn tables_with(address: SocketAddr, lines: &str) -> String {
+pub fn tables_with(address: impl Display, lines: &str) -> String {
     format!(
         "[upstreams.raw]\nservers = [\"{address}\"]\n{lines}\n\
          [routes.raw]\npath = \"/raw/\"\nupstream = \"raw\"\n"
