@@ -92,6 +92,17 @@ impl Gate {
         demand.callout.is_some() || self.places(demand).any(|known| known == place)
     }
 
+    /// Whether it is its certificate that somebody is to be known by who presents `presented`.
+    #[must_use]
+    pub fn knows_by_certificate(&self, demand: Demand<'_>, presented: &Presented) -> bool {
+        let is_client = match demand.requirement {
+            Requirement::Client | Requirement::Both => true,
+            Requirement::Any => !self.presents_token(presented),
+            Requirement::User | Requirement::None => false,
+        };
+        is_client && self.mode == Mode::Certificate
+    }
+
     /// Whether a client on `connection` that presents `presented`, with `request` unless it speaks
     /// MQTT, may pass at `now` (seconds since the Unix epoch). Waits for nothing but what a token may
     /// need to be verified, and for the call-out; dropping it half-way loses nothing.

@@ -281,14 +281,15 @@ impl Session<'_> {
         connect: &Connect<'_>,
         mut presented: Presented,
     ) -> Result<Admission, Failure> {
+        let gate = &self.edge.gate;
+        let must_send = self.edge.settings.missing_password == MissingPassword::Refuse;
         match connect.password() {
             Some(password) => presented.add_password(password),
-            None if self.edge.settings.missing_password == MissingPassword::Refuse => {
+            None if must_send && gate.knows_by_certificate(self.demand, &presented) => {
                 return Err(Refusal::NoCredential.into());
             }
             None => {}
         }
-        let gate = &self.edge.gate;
         if gate.looks_at(self.demand, &Place::ClientId) {
             presented.add_name(Place::ClientId, connect.client_id().as_bytes());
         }

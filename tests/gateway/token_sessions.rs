@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::client::{Protocol, Refused};
 use crate::harness::issuer::{KEY, OTHER_KEY, PLATFORM, claims, good, signed};
 use crate::harness::lab::{Config, SECRET};
-use crate::harness::mqtt::{Connect, EVERY_TRANSPORT, EVERY_VERSION, Version};
+use crate::harness::mqtt::{Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire};
 use crate::harness::{Lab, PATIENCE};
 
 /// Routes that demand a user, whose browser may put the token elsewhere.
@@ -269,7 +269,7 @@ async fn a_token_may_come_with_the_opening_of_the_websocket() {
         ];
         let status_of = match lab.anonymous().open_websocket("/mqtt", &fields).await {
             Ok((socket, answer)) => {
-                let mut wire = crate::harness::mqtt::Wire::of_websocket(socket);
+                let mut wire = Wire::of_websocket(socket);
                 wire.send(&Connect::with_user_name(Version::V5).bytes())
                     .await;
                 assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
@@ -282,6 +282,36 @@ async fn a_token_may_come_with_the_opening_of_the_websocket() {
             Err(Refused::Broken(error)) => panic!("{error}"),
         };
         assert_eq!(status_of, status);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_the_opening_needs_no_password_wherever_certificates_do() {
+    let certificates = Config::x509().tls("client_auth = \"optional\"");
+    for (config, credential) in [
+        (Config::key(), "user"),
+        (certificates.clone(), "user"),
+        (certificates, "any"),
+    ] {
+        let config = config.mqtt("missing_password = \"refuse\"");
+        let lab = mqtt(config, credential).await;
+        let bearer = format!("Bearer {}", good(&lab));
+        let fields = [
+            ("authorization", bearer.as_str()),
+            ("sec-websocket-protocol", "mqtt"),
+        ];
+        let opened = lab.device().open_websocket("/mqtt", &fields).await;
+        let mut wire = Wire::of_websocket(opened.unwrap().0);
+        wire.send(&Connect::with_user_name(Version::V5).bytes())
+            .await;
+        assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
+        let expected = Connect::with_user_name(Version::V5).password(good(&lab));
+        assert_eq!(lab.broker.received(0, 1).await, expected.bytes());
+        // One that is known by its certificate, or by nothing.
+        let mut wire = lab.mqtt_device(Transport::Tls).await;
+        wire.send(&Connect::with_user_name(Version::V5).bytes())
+            .await;
+        wire.ends_with(&Version::V5.bad_password()).await;
     }
 }
 
@@ -358,7 +388,7 @@ async fn a_browser_that_speaks_mqtt_presents_its_token_beside_the_subprotocol() 
             Ok((socket, answer)) => {
                 assert!(opens);
                 assert_eq!(answer.headers["sec-websocket-protocol"], "mqtt");
-                let mut wire = crate::harness::mqtt::Wire::of_websocket(socket);
+                let mut wire = Wire::of_websocket(socket);
                 wire.send(&Connect::with_user_name(Version::V5).bytes())
                     .await;
                 assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));

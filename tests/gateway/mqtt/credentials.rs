@@ -237,6 +237,19 @@ async fn by_key_the_secret_of_the_opening_becomes_the_password_where_there_is_no
 }
 
 #[tokio::test]
+async fn by_key_a_missing_password_is_no_certificates_affair() {
+    let lab = Config::key()
+        .mqtt("missing_password = \"refuse\"")
+        .start()
+        .await;
+    let wire = open_with(&lab, SECRET).await;
+    let connect = Connect::with_user_name(Version::V5);
+    accepted(&lab, wire, &connect, Version::V5).await;
+    let received = lab.broker.received(0, 1).await;
+    assert_eq!(received, filled_in(&connect, Version::V5).bytes());
+}
+
+#[tokio::test]
 async fn by_key_an_opening_and_a_password_that_disagree_are_refused() {
     let lab = Lab::key().await;
     for version in EVERY_VERSION {
