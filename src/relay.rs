@@ -287,8 +287,9 @@ where
     }
 
     fn upstream_is_in_trouble(&mut self, trouble: Trouble<F::Fault>) {
-        if self.upward.ended && self.downward.ended {
-            // The client had ended before; nobody misses anything.
+        let client_has_ended = self.upward.ended || self.upward.framing.has_ended();
+        if client_has_ended && self.downward.ended {
+            // Nobody misses anything.
             return;
         }
         self.break_off(Cause::Upstream(match trouble {

@@ -1,7 +1,8 @@
 //! [`ByteStream`]: the binary messages of a WebSocket as a stream of bytes, seen from either end.
 //!
 //! For protocols whose packets need not align with messages (MQTT 5.0 §6). Pings are answered, a
-//! Close is answered and ends the stream, and whatever breaks RFC 6455 ends it with the code for it.
+//! Close is answered and ends the stream. Whatever breaks RFC 6455 is answered with the code for it, and
+//! is an error to the reader, as an end without a Close is.
 
 use std::io;
 use std::pin::Pin;
@@ -33,10 +34,34 @@ pub struct ByteStream<IO> {
     close_code: u16,
     /// A Close of ours is on its way or out.
     closed: bool,
-    /// The other side has ended, by Close or by force.
-    ended: bool,
+    /// The other side has ended.
+    ended: Option<End>,
     /// The connection below is told that nothing follows.
     shut: bool,
+}
+
+/// How the other side has ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// By a Close.
+    Closed,
+    /// Without one.
+    BrokenOff,
+    /// By what it may not send.
+    Violation(Violation),
+}
+
+impl End {
+    /// What its reader hears, behind all bytes.
+    fn heard(self) -> io::Result<()> {
+        match self {
+            Self::Closed => Ok(()),
+            Self::BrokenOff => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Violation(violation) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, violation))
+            }
+        }
+    }
 }
 
 impl<IO> ByteStream<IO> {
@@ -63,7 +88,7 @@ impl<IO> ByteStream<IO> {
             failure: None,
             close_code: 1000,
             closed: false,
-            ended: false,
+            ended: None,
             shut: false,
         }
     }
@@ -90,7 +115,7 @@ impl<IO> ByteStream<IO> {
 
     fn refuse(&mut self, violation: Violation) {
         tracing::debug!(%violation, "a WebSocket is closed");
-        self.ended = true;
+        self.ended = Some(End::Violation(violation));
         self.queue_close(violation.close_code());
     }
 
@@ -120,7 +145,7 @@ impl<IO> ByteStream<IO> {
                 }
                 Some(Event::Ping(_) | Event::Pong) => {}
                 Some(Event::Close(code)) => {
-                    self.ended = true;
+                    self.ended = Some(End::Closed);
                     self.queue_close(code.unwrap_or(1000));
                     return kept;
                 }
@@ -194,11 +219,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<IO> {
             if out.is_pending() && this.pongs > MOST_PONGS {
                 return Poll::Pending;
             }
-            if this.ended || buf.remaining() == 0 {
+            if let Some(end) = this.ended {
                 if out.is_ready() && this.unwrapper.is_closed() && this.role == Role::Server {
                     // Whether it can be is of no matter to a stream that is at its end.
                     let _ = this.poll_hang_up(cx);
                 }
+                return Poll::Ready(end.heard());
+            }
+            if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             let raw = buf.initialize_unfilled();
@@ -206,8 +234,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<IO> {
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
             let length = read.filled().len();
             if length == 0 {
-                this.ended = true;
-                return Poll::Ready(Ok(()));
+                this.ended = Some(End::BrokenOff);
+                continue;
             }
             let kept = this.unwrap(raw.get_mut(..length).unwrap_or_default());
             if kept > 0 {
@@ -333,7 +361,8 @@ mod tests {
         ] {
             let (mut stream, mut client) = pair();
             client.write_all(&bytes).await.unwrap();
-            assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+            let end = stream.read(&mut [0; 64]).await.unwrap_err();
+            assert_eq!(end.kind(), io::ErrorKind::InvalidData);
             stream.flush().await.unwrap();
             let mut close = [0; 4];
             client.read_exact(&mut close).await.unwrap();
@@ -375,8 +404,9 @@ mod tests {
         far.write_all(&sent).await.unwrap();
         drop(far);
         let mut read = Vec::new();
-        server.read_to_end(&mut read).await.unwrap();
+        let end = server.read_to_end(&mut read).await.unwrap_err();
         assert_eq!(read, b"last");
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof, "without a Close");
     }
 
     #[tokio::test]

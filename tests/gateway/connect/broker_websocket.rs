@@ -1,6 +1,8 @@
 //! MQTT to a broker's WebSocket port: whatever the client came by, the broker sees a WebSocket.
 
 use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -13,6 +15,7 @@ use crate::harness::lab::SECRET;
 use crate::harness::mqtt::{
     Connect, EVERY_TRANSPORT, EVERY_VERSION, Transport, Version, Wire, publish,
 };
+use crate::harness::scripted::Peer;
 use crate::harness::{PATIENCE, Scripted};
 
 const LINES: &str = "websocket_path = \"/mqtt?tenant=1\"";
@@ -210,6 +213,59 @@ async fn each_side_hears_of_the_others_end() {
 }
 
 #[tokio::test]
+async fn a_broker_that_breaks_off_its_websocket_is_told_from_one_that_closes_it() {
+    // A Close; an end without one; what no broker sends.
+    for (bytes, code) in [
+        (&b"\x88\x02\x03\xe8"[..], 1000),
+        (b"", 1011),
+        (b"\x82\x7f", 1011),
+        (b"\x81\x01x", 1011),
+    ] {
+        let server = Scripted::start().await;
+        let lab = lab(&server, LINES).await;
+        let mut wire = mqtt_client(&lab, Transport::WebSocket).await;
+        let mut broker = session(&server, &mut wire, Version::V5).await;
+        let stream = broker.0.get_mut();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(wire.end().await, Some(code), "{bytes:02x?}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_clients_farewell_it_matters_to_nobody_how_its_broker_ends() {
+    for (bytes, by_websocket) in [(&b""[..], true), (b"\x81\x01x", true), (b"", false)] {
+        let server = Scripted::start().await;
+        let lines = if by_websocket { LINES } else { "" };
+        let lab = lab(&server, lines).await;
+        let mut wire = mqtt_client(&lab, Transport::WebSocket).await;
+        let connect = Connect::with_password(Version::V5, SECRET).bytes();
+        let mut peer = if by_websocket {
+            let mut broker = session(&server, &mut wire, Version::V5).await;
+            wire.send(&[0xe0, 0]).await;
+            assert_eq!(broker.bytes(1).await, [0xe0, 0]);
+            Peer::new(broker.0.into_inner())
+        } else {
+            wire.send(&connect).await;
+            let mut peer = server.accept().await;
+            peer.bytes(connect.len()).await;
+            peer.stream.write_all(Version::V5.accepted()).await.unwrap();
+            wire.packet().await.unwrap();
+            wire.send(&[0xe0, 0]).await;
+            peer.bytes(2).await;
+            peer
+        };
+        peer.stream.write_all(bytes).await.unwrap();
+        if !by_websocket {
+            let linger = Some(std::time::Duration::ZERO);
+            SockRef::from(&peer.stream).set_linger(linger).unwrap();
+        }
+        drop(peer);
+        assert_eq!(wire.end().await, Some(1000), "{bytes:02x?}");
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_opens_no_websocket_is_unavailable() {
     for version in EVERY_VERSION {
         for fault in [
@@ -270,10 +326,7 @@ async fn a_broker_that_breaks_the_rules_of_frames_ends_the_session() {
         let lab = lab(&server, LINES).await;
         let mut wire = mqtt_client(&lab, Transport::Tls).await;
         let mut broker = session(&server, &mut wire, Version::V5).await;
-        let stream = broker.0.get_mut();
-        tokio::io::AsyncWriteExt::write_all(stream, bytes)
-            .await
-            .unwrap();
+        broker.0.get_mut().write_all(bytes).await.unwrap();
         match broker.next().await {
             Some(Message::Close(Some(frame))) => assert_eq!(frame.code, code),
             other => panic!("{other:?} instead of Close"),
