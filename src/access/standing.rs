@@ -47,7 +47,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`Refusal`] if it would not be admitted today.
-    pub async fn check_again(
+    async fn check_again(
         &self,
         standing: &Standing,
         entry: Entry<'_>,
@@ -153,11 +153,22 @@ impl Gate {
                     tokio::time::sleep(recheck.mul_f64(sooner)).await;
                     let now = clock.now();
                     if let Err(refusal) = self.check_again(standing, entry, now).await {
-                        return refusal;
+                        return Some(refusal);
                     }
                 }
             })
         }))
+    }
+
+    /// Checks somebody who has stayed, as [`Self::check_again`] does, once.
+    pub fn reconsider<'a>(
+        &'a self,
+        standing: &'a Standing,
+        entry: Entry<'a>,
+        now: u64,
+    ) -> Lapse<'a> {
+        let again = async move { self.check_again(standing, entry, now).await.err() };
+        Lapse(Some(Box::pin(again)))
     }
 
     /// Checks somebody who has stayed against the list of revoked tokens.
@@ -172,11 +183,19 @@ impl Gate {
     }
 }
 
-type Ending<'a> = Pin<Box<dyn Future<Output = Refusal> + Send + 'a>>;
+type Ending<'a> = Pin<Box<dyn Future<Output = Option<Refusal>> + Send + 'a>>;
 
-/// Ends, once, when somebody who has stayed is found to have lost the right to. It is there for those alone
-/// whose token can be taken back, and never ends for all others.
+/// Ends, once, when somebody who has stayed is found to have lost the right to, and never for all others. It
+/// may wait for the issuer of a token, so it stands beside the traffic of whom it is about.
 pub struct Lapse<'a>(Option<Ending<'a>>);
+
+impl Lapse<'_> {
+    /// Of somebody about whom there is nothing to be found.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(None)
+    }
+}
 
 impl fmt::Debug for Lapse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,6 +212,6 @@ impl Future for Lapse<'_> {
         };
         let refusal = ready!(ending.as_mut().poll(cx));
         self.0 = None;
-        Poll::Ready(refusal)
+        refusal.map_or(Poll::Pending, Poll::Ready)
     }
 }

@@ -120,13 +120,22 @@ impl Tunnel {
         let expiry = tokio::time::sleep(expiry);
         tokio::pin!(expiry);
         let mut lapse = self.lapse(standing);
+        let mut reconsidered = Lapse::never();
         loop {
             let reason = tokio::select! {
                 biased;
                 () = &mut expiry, if !relay.is_closing() => Some(CloseCode::PolicyViolation),
                 refusal = &mut lapse, if !relay.is_closing() => Some(self.refuse(&refusal)),
                 heard = lifecycle.changed(), if !relay.is_closing() => {
-                    self.verdict(heard, standing).await
+                    let verdict = self.verdict(heard, standing);
+                    if verdict.is_none() && heard != Announcement::Revoked {
+                        reconsidered = self.reconsider(standing);
+                    }
+                    verdict
+                }
+                refusal = &mut reconsidered, if !relay.is_closing() => {
+                    tracing::warn!(error = %refusal, "closing a WebSocket that would not be opened any more");
+                    Some(CloseCode::PolicyViolation)
                 }
                 // Last: it may use up the task's turn, and nothing else would be heard then.
                 end = relay.run() => match end {
@@ -158,15 +167,23 @@ impl Tunnel {
         gate.lapse(standing, self.route.entry(), connection, &*edge.clock)
     }
 
+    /// The loss of it with the rules that have changed.
+    fn reconsider<'a>(&'a self, standing: &'a Standing) -> Lapse<'a> {
+        let edge = &self.session.edge;
+        let gate = &edge.rules.gate;
+        gate.reconsider(standing, self.route.entry(), edge.clock.now())
+    }
+
     fn refuse(&self, error: &Refusal) -> CloseCode {
         self.session.edge.metrics.refused(error.code());
         tracing::warn!(%error, connection = %self.session.connection.id(), "closing a WebSocket");
         CloseCode::PolicyViolation
     }
 
-    /// What an announcement means for this client. No handshake visits a tunnel again, and no request
-    /// its route, so whether it would still be let in is asked here.
-    async fn verdict(&self, heard: Announcement, standing: &Standing) -> Option<CloseCode> {
+    /// What an announcement means at once for this client. No handshake visits a tunnel again, and no request
+    /// its route, so whether it would still be let in is asked here; but the gate, which may have to ask
+    /// somebody else, is asked beside the traffic.
+    fn verdict(&self, heard: Announcement, standing: &Standing) -> Option<CloseCode> {
         match heard {
             Announcement::Draining => return Some(CloseCode::GoingAway),
             Announcement::Reloaded | Announcement::Superseded | Announcement::Revoked => {}
@@ -184,14 +201,6 @@ impl Tunnel {
             && let Err(error) = connection.check_again(now, &terminator.policies())
         {
             tracing::warn!(%error, "closing a WebSocket whose client is no longer trusted");
-            return Some(CloseCode::PolicyViolation);
-        }
-        let again = edge
-            .rules
-            .gate
-            .check_again(standing, self.route.entry(), now);
-        if let Err(error) = again.await {
-            tracing::warn!(%error, "closing a WebSocket that would not be opened any more");
             return Some(CloseCode::PolicyViolation);
         }
         None

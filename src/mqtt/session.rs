@@ -14,7 +14,7 @@ use super::codec::{
 use super::frames::{Fault, Packets};
 use super::refusal::{Asked, Failure};
 use super::{Edge, Ending, MissingPassword, Transport, let_go};
-use crate::access::{Admission, ClientCredential, Connection, Refusal, Standing};
+use crate::access::{Admission, ClientCredential, Connection, Lapse, Refusal, Standing};
 use crate::credential::{Place, Presented};
 use crate::listener::crowd::household;
 use crate::listener::{Announcement, Remote};
@@ -176,7 +176,7 @@ impl Session<'_> {
     /// Waits for an announcement after which this client may not begin a session.
     async fn loss_of_right(&self, mut lifecycle: Remote) -> Failure {
         loop {
-            match self.verdict(lifecycle.changed().await, None).await {
+            match self.verdict(lifecycle.changed().await, None) {
                 None => {}
                 Some(Ended::Draining) => return Failure::Draining,
                 Some(
@@ -345,6 +345,7 @@ impl Session<'_> {
         let clock = &*self.edge.clock;
         let gate = &self.edge.gate;
         let mut lapse = gate.lapse(&standing, self.entry, self.connection, clock);
+        let mut reconsidered = Lapse::never();
         let mut drain_at = None;
         loop {
             let ended = tokio::select! {
@@ -352,14 +353,20 @@ impl Session<'_> {
                 () = &mut expiry, if !relay.is_closing() => Some(at_expiry),
                 refusal = &mut lapse, if !relay.is_closing() => Some(self.end(&refusal)),
                 heard = lifecycle.changed(), if !relay.is_closing() => {
-                    // Boxed: it takes more room than all that a quiet session needs.
-                    match Box::pin(self.verdict(heard, Some(&standing))).await {
+                    match self.verdict(heard, Some(&standing)) {
                         Some(Ended::Draining) => {
                             drain_at = Some(tokio::time::Instant::now() + self.share_of_drain());
                             None
                         }
+                        None if heard != Announcement::Revoked => {
+                            reconsidered = gate.reconsider(&standing, self.entry, clock.now());
+                            None
+                        }
                         verdict => verdict,
                     }
+                }
+                refusal = &mut reconsidered, if !relay.is_closing() => {
+                    Some(self.would_not_be_opened(&refusal))
                 }
                 () = until(drain_at), if !relay.is_closing() => Some(Ended::Draining),
                 answer = &mut connack, if answer_by.is_some() => {
@@ -440,10 +447,16 @@ impl Session<'_> {
         Ended::Untrusted
     }
 
-    /// What an announcement means for this client. No handshake visits a session again, and no gate,
-    /// so whether it would still be let in is asked here. One that has not come to the gate has no
-    /// standing yet.
-    async fn verdict(&self, heard: Announcement, standing: Option<&Standing>) -> Option<Ended> {
+    fn would_not_be_opened(&self, error: &Refusal) -> Ended {
+        let connection = self.connection.id();
+        tracing::warn!(%error, %connection, "closing an MQTT session that would not be opened any more");
+        Ended::Untrusted
+    }
+
+    /// What an announcement means at once for this client. No handshake visits a session again, and no
+    /// gate, so whether it would still be let in is asked here; but the gate, which may have to ask somebody
+    /// else, is asked beside the traffic. One that has not come to the gate has no standing yet.
+    fn verdict(&self, heard: Announcement, standing: Option<&Standing>) -> Option<Ended> {
         match heard {
             Announcement::Draining => return Some(Ended::Draining),
             Announcement::Reloaded | Announcement::Superseded | Announcement::Revoked => {}
@@ -463,18 +476,12 @@ impl Session<'_> {
             tracing::warn!(%error, "closing an MQTT session whose client is no longer trusted");
             return Some(Ended::Untrusted);
         }
-        let outcome = match standing {
-            Some(standing) => {
-                let again = self.edge.gate.check_again(standing, self.entry, now);
-                again.await
-            }
-            None => self.edge.gate.check_unchanged(self.entry, self.demand),
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "closing an MQTT session that would not be opened any more");
-            return Some(Ended::Untrusted);
+        if standing.is_some() {
+            return None;
         }
-        None
+        let unchanged = self.edge.gate.check_unchanged(self.entry, self.demand);
+        let refusal = unchanged.err()?;
+        Some(self.would_not_be_opened(&refusal))
     }
 
     /// When in the drain this session ends: spread evenly, so that a fleet does not come back all

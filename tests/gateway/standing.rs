@@ -101,6 +101,22 @@ impl Open {
         }
     }
 
+    async fn drains(self) {
+        match self {
+            Self::WebSocket(mut socket) => {
+                let end = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+                let Some(Ok(Message::Close(Some(frame)))) = end else {
+                    panic!("{end:?} instead of the end");
+                };
+                assert_eq!(u16::from(frame.code), 1001);
+            }
+            Self::Mqtt(mut wire, ..) => {
+                // MQTT 5.0 §3.14.2.1: server shutting down.
+                wire.ends_with(&[0xE0, 2, 0x8B, 0]).await;
+            }
+        }
+    }
+
     async fn stays(&mut self, lab: &Lab) {
         match self {
             Self::WebSocket(socket) => {
@@ -329,6 +345,32 @@ async fn a_session_ends_when_its_issuer_says_less_of_the_token_than_is_demanded(
     issuer.says(Says::Body(r#"{"active":true,"role":"guest"}"#));
     lab.clock.advance(Duration::from_secs(1));
     open.ends().await;
+}
+
+#[tokio::test]
+async fn a_reload_asks_about_those_who_stay_beside_their_traffic() {
+    for who in [Who::Opaque, Who::User("user")] {
+        let issuer = Decider::start(ACTIVE).await;
+        let lab = rechecked(&issuer, "").await;
+        let mut all = open_all(&lab, who).await;
+        issuer.says(Says::Silence);
+        // What was said before is forgotten with it.
+        lab.reload().unwrap();
+        issuer.is_asked(2).await;
+        for _ in 0..2 {
+            for open in &mut all {
+                open.stays(&lab).await;
+            }
+            // Another one, before there is an answer.
+            lab.reload().unwrap();
+        }
+        // Nor is what ends them at once held up.
+        let draining = tokio::spawn(lab.drain(PATIENCE));
+        for open in all {
+            open.drains().await;
+        }
+        draining.await.unwrap();
+    }
 }
 
 #[tokio::test]
