@@ -267,6 +267,35 @@ fn a_missing_key_is_named_with_the_line_of_its_table() {
 }
 
 #[test]
+fn what_is_wrong_with_a_listener_is_one_mistake() {
+    let desk = Desk::new();
+    let route = "path = \"/named/\"\nupstream = \"b\"\nlisteners = [\"edge\"]";
+    for listener in [
+        "address = \"8443\"",
+        "address = \"0.0.0.0:8443\"\nprotocol = \"mqtts\"",
+    ] {
+        let problems = desk.problems(&format!(
+            "[listeners.edge]\n{listener}\n[upstreams.b]\nservers = [\"a:1883\"]\n[routes.named]\n{route}\n"
+        ));
+        assert!(problems.contains(": listeners.edge."), "{problems}");
+        let about_listeners = problems.lines().filter(|line| line.contains("listener"));
+        assert_eq!(about_listeners.count(), 1, "{problems}");
+    }
+}
+
+#[test]
+fn a_route_of_a_listener_that_has_none_is_a_mistake() {
+    let desk = Desk::new();
+    let lines = "[upstreams.b]\nservers = [\"a:1883\"]\n[listeners.devices]\n\
+                 address = \"127.0.0.1:8884\"\nprotocol = \"mqtts\"\nupstream = \"b\"\n\
+                 [routes.lost]\npath = \"/lost/\"\nupstream = \"b\"\nlisteners = [\"devices\"]\n";
+    let problems = desk.problems(&with(lines));
+    let expected = "routes.lost.listeners: \"devices\" speaks MQTT alone, and has no routes";
+    assert!(problems.contains(expected), "{problems}");
+    assert_eq!(problems.lines().count(), 1, "{problems}");
+}
+
+#[test]
 fn a_demand_for_certificates_by_key_is_one_mistake() {
     let desk = Desk::new();
     let policy = "[tls.policies.other]\nserver_names = [\"a.test\"]\n";

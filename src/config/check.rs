@@ -352,15 +352,16 @@ fn listeners(
     mode: Mode,
 ) -> Vec<ListenerSettings> {
     let all = root.section("listeners");
+    let sections = all.named_sections();
+    if sections.is_empty() {
+        root.problem("listeners", "no listener is configured");
+    }
     let mut listeners = Vec::new();
-    for (name, section) in all.named_sections() {
+    for (name, section) in sections {
         listeners.extend(listener(&section, name, tls, doors, mode));
         section.finish();
     }
     all.finish();
-    if listeners.is_empty() {
-        root.problem("listeners", "no listener is configured");
-    }
     refuse_unused_policies(root, tls, &listeners);
     listeners
 }

@@ -42,7 +42,7 @@ pub(super) fn routes(
             section.finish();
             continue;
         };
-        settle_listeners(&section, &mut route, listeners);
+        settle_listeners(root, &section, &mut route, listeners);
         if let Some(other) = places.take(&route) {
             let message = format!(
                 "routes.{other} has the same path and conditions for the same host and listener"
@@ -70,10 +70,22 @@ pub(super) fn routes(
 
 /// A listener that redirects serves those routes alone that name it, or what is meant for TLS would
 /// be served without.
-fn settle_listeners(section: &Section<'_, '_>, route: &mut Route, listeners: &[ListenerSettings]) {
-    for listener in &route.listeners {
-        if !listeners.iter().any(|known| known.name == *listener) {
-            section.problem("listeners", format!("no listener is called \"{listener}\""));
+fn settle_listeners(
+    root: &Section<'_, '_>,
+    section: &Section<'_, '_>,
+    route: &mut Route,
+    listeners: &[ListenerSettings],
+) {
+    for name in &route.listeners {
+        match listeners.iter().find(|known| known.name == *name) {
+            Some(listener) if listener.service == Service::Http => {}
+            Some(_) => {
+                let message = format!("\"{name}\" speaks MQTT alone, and has no routes");
+                section.problem("listeners", message);
+            }
+            // What is wrong with one that is there has been said.
+            None if root.section("listeners").has(name) => {}
+            None => section.problem("listeners", format!("no listener is called \"{name}\"")),
         }
     }
     let redirects = |listener: &ListenerSettings| listener.redirect.is_some();
