@@ -27,6 +27,8 @@ pub struct ByteStream<IO> {
     /// Frames on their way out.
     out: Vec<u8>,
     written: usize,
+    /// What was written has yet to leave the connection below.
+    unflushed: bool,
     /// How much of `out` answers pings.
     pongs: usize,
     /// What writing has met while there was something to be read; told to whoever writes next.
@@ -84,6 +86,7 @@ impl<IO> ByteStream<IO> {
             unwrapper: Unwrapper::new(other),
             out: Vec::new(),
             written: 0,
+            unflushed: false,
             pongs: 0,
             failure: None,
             close_code: 1000,
@@ -169,7 +172,11 @@ impl<IO: AsyncWrite + Unpin> ByteStream<IO> {
         }
         if self.written > 0 {
             self.forget_out();
+            self.unflushed = true;
+        }
+        if self.unflushed {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -189,6 +196,7 @@ impl<IO: AsyncWrite + Unpin> ByteStream<IO> {
         }
         if let Err(failure) = ready!(self.poll_out(cx)) {
             self.forget_out();
+            self.unflushed = false;
             self.failure = Some(failure);
         }
         Poll::Ready(())
@@ -445,6 +453,66 @@ mod tests {
             () = many_turns => {}
         }
         assert!(stream.out.len() < MOST_PONGS + 512, "{}", stream.out.len());
+    }
+
+    /// Takes all bytes at once, and flushes them at the second time of asking.
+    #[derive(Debug, Default)]
+    struct Lazy {
+        unread: Vec<u8>,
+        asked: bool,
+        unflushed: bool,
+    }
+
+    impl AsyncRead for Lazy {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.unread.is_empty() {
+                return Poll::Pending;
+            }
+            buf.put_slice(&std::mem::take(&mut self.unread));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Lazy {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            (self.asked, self.unflushed) = (false, true);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if std::mem::replace(&mut self.asked, true) {
+                self.unflushed = false;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_pong_is_flushed_by_whoever_waits_for_what_comes_next() {
+        let mut stream = ByteStream::of_server(Lazy {
+            unread: masked(0x89, b"?"),
+            ..Lazy::default()
+        });
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            let mut buf = [0; 64];
+            let read = Pin::new(&mut stream).poll_read(&mut cx, &mut ReadBuf::new(&mut buf));
+            assert!(read.is_pending());
+        }
+        assert!(!stream.io.unflushed);
     }
 
     #[tokio::test]
