@@ -111,21 +111,25 @@ fn whole_story(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let is_configuration = error.is::<ConfigError>()
-        || matches!(
-            error.downcast_ref(),
-            Some(
-                StartError::Tls { .. }
-                    | StartError::UpstreamTls { .. }
-                    | StartError::Token(_)
-                    | StartError::Callout { .. }
-                    | StartError::ListenersChanged
-            )
-        );
-    if is_configuration {
+    let of_start = error.downcast_ref().is_some_and(is_configurations);
+    if error.is::<ConfigError>() || of_start {
         EXIT_CONFIG
     } else {
         EXIT_FAILURE
+    }
+}
+
+/// Whether the configuration is at fault, or a file that it names.
+fn is_configurations(error: &StartError) -> bool {
+    match error {
+        StartError::Tls(_)
+        | StartError::UpstreamTls { .. }
+        | StartError::Token(_)
+        | StartError::Revocations(_)
+        | StartError::Assertions(_)
+        | StartError::Callout { .. }
+        | StartError::ListenersChanged => true,
+        StartError::Bind { .. } | StartError::Worker(_) => false,
     }
 }
 

@@ -345,6 +345,20 @@ async fn a_configuration_that_cannot_be_used_ends_with_78() {
             assert!(ended.stderr.contains(name), "{name}: {}", ended.stderr);
         }
     }
+    // Files that nobody has made, whatever they are for.
+    for table in [
+        "[assertions]\nkeys = [\"absent\"]",
+        "[revocations]\nlist = \"absent\"",
+        "[api_keys]\nlist = \"absent\"",
+    ] {
+        let site = Site::new().await;
+        site.configure("", table);
+        for command in ["check", "run"] {
+            let ended = site.start(command, &[]).end().await;
+            assert_eq!(ended.code, Some(78), "{table}: {}", ended.stderr);
+            assert!(ended.stderr.contains("absent"), "{}", ended.stderr);
+        }
+    }
 }
 
 #[tokio::test]
