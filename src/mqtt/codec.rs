@@ -43,8 +43,8 @@ mod scanner;
 mod tests;
 
 pub use answer::{
-    ConnackReason, DISCONNECT_V3, DisconnectReason, Note, PINGREQ, PINGRESP, ReturnCode,
-    connack_v3, connack_v5, disconnect_v5, is_string, probe_connect,
+    ConnackReason, DISCONNECT_V3, DisconnectReason, Note, ReturnCode, connack_v3, connack_v5,
+    disconnect_v5, is_string, probe_connect,
 };
 pub use connack::Connack;
 pub use connect::{Connect, Limits, Progress, QualityOfService, Version, Will};

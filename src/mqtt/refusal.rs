@@ -24,6 +24,8 @@ pub(super) enum Failure {
     Timeout(Duration),
     #[error("the client ended before its CONNECT was complete")]
     Gone,
+    #[error("the client broke off before its CONNECT was complete: {0}")]
+    Broken(std::io::Error),
     #[error("the gateway drains")]
     Draining,
     #[error("the client is no longer trusted")]
@@ -84,6 +86,7 @@ impl Failure {
         match self {
             Self::Timeout(_)
             | Self::Gone
+            | Self::Broken(_)
             | Self::Draining
             | Self::Untrusted
             | Self::Malformed(_) => None,
@@ -116,6 +119,7 @@ impl Failure {
             Self::Malformed(_) => Ending::Malformed,
             Self::Timeout(_)
             | Self::Gone
+            | Self::Broken(_)
             | Self::Untrusted
             | Self::AuthenticationMethod
             | Self::Refused(_)
@@ -129,7 +133,7 @@ impl Failure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Timeout(_) => "connect_timeout",
-            Self::Gone => "connect_incomplete",
+            Self::Gone | Self::Broken(_) => "connect_incomplete",
             Self::Draining => "draining",
             Self::Untrusted => "no_longer_trusted",
             Self::Malformed(_) => "malformed_connect",

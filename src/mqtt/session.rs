@@ -156,7 +156,7 @@ impl Session<'_> {
             let mut buffer = Zeroizing::new(Vec::with_capacity(512));
             loop {
                 let read = client.read_buf(&mut *buffer).await;
-                if !matches!(read, Ok(1..)) {
+                if read.map_err(Failure::Broken)? == 0 {
                     return Err(Failure::Gone);
                 }
                 if let Progress::Complete(_) = Connect::read(&buffer, &self.limits())? {

@@ -5,10 +5,6 @@ use super::connect::{Flags, Version};
 use super::field::{MAX_VARINT, as_text, write_binary, write_varint};
 use super::packet::PacketType;
 
-/// PINGREQ, §3.12, of every version.
-pub const PINGREQ: [u8; 2] = [0xC0, 0];
-/// PINGRESP, §3.13, of every version.
-pub const PINGRESP: [u8; 2] = [0xD0, 0];
 /// A client's DISCONNECT, MQTT 3.1.1 §3.14; in MQTT 5 the same bytes say "normal". An MQTT 3.x
 /// server has no DISCONNECT to send: it closes.
 pub const DISCONNECT_V3: [u8; 2] = [0xE0, 0];

@@ -12,7 +12,7 @@ use super::{accepted, session, usual};
 use crate::harness::client::Refused;
 use crate::harness::lab::{Config, SECRET};
 use crate::harness::mqtt::{Transport, Version, Wire};
-use crate::harness::{Lab, PATIENCE, Protocol};
+use crate::harness::{Lab, PATIENCE, Protocol, Site};
 
 #[tokio::test]
 async fn a_client_that_speaks_mqtt_or_does_not_say_what_is_let_in() {
@@ -246,6 +246,29 @@ async fn until_gone(lab: &Lab) {
     };
     let gone = tokio::time::timeout(PATIENCE, gone).await;
     assert!(gone.is_ok(), "it is still there");
+}
+
+#[tokio::test]
+async fn what_ends_a_websocket_before_its_connect_is_logged_for_what_it_is() {
+    let site = Site::new().await;
+    let broker = "[upstreams.broker]\nservers = [\"127.0.0.1:1\"]\n\
+                  [routes.mqtt]\npath = \"/mqtt\"\nprotocol = \"mqtt\"\nupstream = \"broker\"";
+    site.configure("", broker);
+    let mut gateway = site.run(&[]).await;
+    let client = gateway.device();
+    let fields = [("sec-websocket-protocol", "mqtt")];
+    for (message, logged) in [
+        (Message::text("hello"), "complete: a text message"),
+        (
+            Message::Close(None),
+            "ended before its CONNECT was complete",
+        ),
+    ] {
+        let opened = client.open_websocket("/mqtt", &fields);
+        let (mut socket, _) = opened.await.unwrap();
+        socket.send(message).await.unwrap();
+        gateway.process.says(logged).await;
+    }
 }
 
 #[tokio::test]
