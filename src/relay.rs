@@ -157,8 +157,8 @@ where
 
     /// Gives the upstream these bytes of the client before any other, such as those that were read
     /// together with the opening.
-    pub fn begin_with(&mut self, bytes: &[u8]) {
-        self.upward.given = bytes.to_vec();
+    pub fn begin_with(&mut self, bytes: Vec<u8>) {
+        self.upward.given = bytes;
     }
 
     /// Counts silence in another way, and from now.
@@ -686,7 +686,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_pass_both_ways_and_the_end_is_passed_on() {
         let (mut relay, mut client, mut upstream) = relay(Idle::Never);
-        relay.begin_with(&[1, 9]);
+        relay.begin_with(vec![1, 9]);
         let running = tokio::spawn(async move { relay.run().await });
         let frames: Vec<u8> = [&[200][..], &[7; 200]].concat().repeat(500);
         let (sent, received) = tokio::join!(client.write_all(&frames), async {

@@ -132,7 +132,10 @@ impl Session<'_> {
         };
         match self.open(&connect, presented).await {
             Ok(opened) => {
-                let rest = buffer.get(connect.as_bytes().len()..).unwrap_or_default();
+                let rest = buffer.get(connect.as_bytes().len()..);
+                let rest = rest.unwrap_or_default().to_vec();
+                // A session may last, and its CONNECT is as large as its client likes, and holds a secret.
+                drop(buffer);
                 self.relay(client, opened, rest, lifecycle).await;
                 Ok(())
             }
@@ -303,7 +306,13 @@ impl Session<'_> {
         Ok(admission.await?)
     }
 
-    async fn relay<C: Transport>(&self, client: C, opened: Opened, rest: &[u8], lifecycle: Remote) {
+    async fn relay<C: Transport>(
+        &self,
+        client: C,
+        opened: Opened,
+        rest: Vec<u8>,
+        lifecycle: Remote,
+    ) {
         let active = &self.edge.metrics.mqtt_sessions_active;
         active.inc();
         self.relay_until_end(client, opened, rest, lifecycle).await;
@@ -314,7 +323,7 @@ impl Session<'_> {
         &self,
         client: C,
         opened: Opened,
-        rest: &[u8],
+        rest: Vec<u8>,
         mut lifecycle: Remote,
     ) {
         let Opened {

@@ -12,9 +12,9 @@ use crate::harness::frames::{
     SETTINGS, WINDOW_UPDATE, head,
 };
 use crate::harness::lab::{Config, SECRET};
-use crate::harness::mqtt::{Connect, Version, Wire, publish};
+use crate::harness::mqtt::{Connect, Version, Wire, field, publish};
 use crate::harness::origin::Received;
-use crate::harness::{Lab, PATIENCE, Site, openssl};
+use crate::harness::{Broker, Lab, PATIENCE, Site, openssl};
 
 /// Sends frames and reads until one of `kind` comes.
 async fn until_frame(lab: &Lab, frames: Frames, kind: u8) -> Frame {
@@ -291,6 +291,34 @@ async fn a_broker_that_does_not_read_holds_its_publisher_back() {
     assert!(after < before + BUDGET, "{before} KiB, then {after} KiB");
     read.send(()).unwrap();
     assert_eq!(broker.await.unwrap(), sending.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_session_holds_nothing_of_its_connect() {
+    let broker = Broker::start().await;
+    let site = Site::new().await;
+    site.configure(
+        "auth = \"key\"",
+        &format!(
+            "[mqtt]\nmax_connect = \"2MiB\"\n[upstreams.broker]\nservers = [\"{}\"]\n\
+             [listeners.plain]\naddress = \"127.0.0.1:0\"\nprotocol = \"mqtt\"\nupstream = \"broker\"\n",
+            broker.address
+        ),
+    );
+    let gateway = site.run(&[]).await;
+    let property = [&[0x26, 0, 1, b'k'][..], &field(&[b'v'; 65_000])].concat();
+    let connect = Connect::with_password(Version::V5, SECRET).properties(&property.repeat(16));
+    let (connect, address) = (connect.bytes(), gateway.address_of("plain"));
+    let before = gateway.process.memory().await;
+    let mut sessions = Vec::new();
+    for _ in 0..60 {
+        let mut wire = Wire::over_tcp(address).await.unwrap();
+        wire.send(&connect).await;
+        assert_eq!(wire.packet().await.as_deref(), Some(Version::V5.accepted()));
+        sessions.push(wire);
+    }
+    let after = gateway.process.memory().await;
+    assert!(after < before + BUDGET, "{before} KiB, then {after} KiB");
 }
 
 #[tokio::test]
