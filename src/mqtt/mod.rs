@@ -105,7 +105,7 @@ pub enum Ending {
     Malformed,
     /// The client sends more than is taken.
     TooLarge,
-    /// The gateway drains.
+    /// The gateway drains, has no broker to offer, or has waited for too long for either side.
     GoingAway,
     /// The broker breaks off, or breaks the protocol.
     BrokerFailed,
