@@ -94,7 +94,7 @@ impl Remote {
         let phase = *self.receiver.borrow_and_update();
         if (is_gone || phase.draining) && !self.heard.draining {
             self.heard.draining = true;
-            if phase != self.heard {
+            if !is_gone && phase != self.heard {
                 self.receiver.mark_changed();
             }
             return Announcement::Draining;
@@ -155,6 +155,19 @@ mod tests {
         lifecycle.revoked();
         assert_eq!(remote.changed().await, Announcement::Revoked);
         drop(lifecycle);
+        hears_nothing(&mut remote).await;
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_gone_is_a_drain_once() {
+        let lifecycle = Lifecycle::default();
+        let mut remote = lifecycle.subscribe();
+        drop(lifecycle);
+        assert_eq!(remote.changed().await, Announcement::Draining);
+        hears_nothing(&mut remote).await;
+    }
+
+    async fn hears_nothing(remote: &mut Remote) {
         tokio::select! {
             biased;
             heard = remote.changed() => panic!("{heard:?}"),
