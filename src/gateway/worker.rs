@@ -299,6 +299,7 @@ impl Speaker {
                         entry: edge.mqtt.demand.entry(),
                         demand: edge.mqtt.demand.demand(),
                         presented: Presented::nothing(),
+                        counted: None,
                         quotas: Some(&edge.mqtt.quotas),
                     };
                     Box::pin(mqtt::serve(

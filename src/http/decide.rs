@@ -24,6 +24,7 @@ use super::{Protocol, Session};
 use crate::access::Admission;
 use crate::callout;
 use crate::credential::Presented;
+use crate::quota::Overrun;
 use crate::route::{self, Cors, Route, Sought, Target, normalise};
 use crate::upstream::{CommonFields, Upstream};
 use crate::websocket::{Opening, OpeningError, is_websocket_connect};
@@ -38,13 +39,18 @@ pub(super) enum Passage {
         common: Arc<CommonFields>,
     },
     /// To speak MQTT with the gateway, and present more there.
-    Mqtt {
-        presented: Presented,
-        route: Arc<Route>,
-        opening: Opening,
-    },
+    Mqtt(ToMqtt),
     /// Nowhere: the gateway has answered.
     Answered(Answer),
+}
+
+/// A client that will speak MQTT inside the WebSocket that it opens.
+pub(super) struct ToMqtt {
+    pub(super) presented: Presented,
+    pub(super) route: Arc<Route>,
+    pub(super) opening: Opening,
+    /// Whether its address may ask for it.
+    pub(super) counted: Result<(), Overrun>,
 }
 
 /// The steps in the order that security asks for: what the request is for, who may do that, and
@@ -77,7 +83,10 @@ pub(super) async fn decide(
     exchange.shapes(&route, head, &target);
     if let Some(countable) = of_address(session, &route) {
         // On the heap, so that those who are not counted carry nothing of it.
-        exchange.counts(Box::pin(countable.count()).await?);
+        match Box::pin(countable.count()).await {
+            Ok(place) => exchange.counts(place),
+            Err(overrun) => return over_limit(&route, head, overrun),
+        }
     }
     if let Some(answer) = answer_preflight(&route, head) {
         return Ok(Box::new(Passage::Answered(answer)));
@@ -102,11 +111,12 @@ pub(super) async fn decide(
     if route.protocol == route::Protocol::Mqtt {
         Box::pin(admit_to_present(session, &route, &presented)).await?;
         let opening = opening?.ok_or(OpeningError::Missing)?;
-        return Ok(Box::new(Passage::Mqtt {
+        return Ok(Box::new(Passage::Mqtt(ToMqtt {
             presented,
             route,
             opening,
-        }));
+            counted: Ok(()),
+        })));
     }
     let admission = admit(session, &route, &presented, asked).await?;
     count_client(session, &route, &admission, exchange).await?;
@@ -127,6 +137,22 @@ pub(super) async fn decide(
         opening,
         common,
     }))
+}
+
+/// Nothing that such a request presents is looked at. MQTT inside a WebSocket says so itself.
+fn over_limit(route: &Arc<Route>, head: &Parts, overrun: Overrun) -> Result<Box<Passage>, Failure> {
+    match Opening::of(head) {
+        Ok(Some(opening)) if route.protocol == route::Protocol::Mqtt => {
+            check_origin(route, &head.headers)?;
+            Ok(Box::new(Passage::Mqtt(ToMqtt {
+                presented: Presented::nothing(),
+                route: Arc::clone(route),
+                opening,
+                counted: Err(overrun),
+            })))
+        }
+        Ok(_) | Err(_) => Err(overrun.into()),
+    }
 }
 
 /// A connection that has been told to end takes what its client may have sent before it heard of that,

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
 use super::body::{AnswerBody, ClientBody};
-use super::decide::{Passage, decide};
+use super::decide::{Passage, ToMqtt, decide};
 use super::early_hints::Interim;
 use super::exchange::Exchange;
 use super::forward::{forward, open};
@@ -26,7 +26,6 @@ use super::request_scan::Offence;
 use super::tunnel::{Tunnel, Upgrade};
 use super::{Protocol, Session};
 use crate::access::Admission;
-use crate::credential::Presented;
 use crate::quota::Place;
 use crate::route::Route;
 use crate::upstream::{CommonFields, Opened};
@@ -151,11 +150,7 @@ async fn carry_out(
     exchange: &Exchange,
 ) -> Result<Answer, Failure> {
     match *passage {
-        Passage::Mqtt {
-            presented,
-            route,
-            opening,
-        } => open_mqtt(session, route, presented, &opening, request),
+        Passage::Mqtt(to_mqtt) => open_mqtt(session, to_mqtt, request, exchange.places()),
         Passage::Forward {
             admission,
             route,
@@ -289,17 +284,23 @@ async fn open_websocket(
 /// Opens a WebSocket here, to take MQTT out of it (MQTT 5.0 §6).
 fn open_mqtt(
     session: &Arc<Session>,
-    route: Arc<Route>,
-    presented: Presented,
-    opening: &Opening,
+    to_mqtt: ToMqtt,
     mut request: Box<Received<'_>>,
+    places: Vec<Place>,
 ) -> Result<Answer, Failure> {
     /// MQTT 3.1.1 and 5, and what clients of MQTT 3.1 ask for.
     const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+    let ToMqtt {
+        presented,
+        route,
+        opening,
+        counted,
+    } = to_mqtt;
     let fields = opening.answer(&request.head, &SUBPROTOCOLS)?;
     let client = take_client(&mut request)?;
-    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), vec![]);
-    session.edge.tasks.spawn(tunnel.run_mqtt(client, presented));
+    let tunnel = Tunnel::new(Arc::clone(session), Arc::clone(&route), places);
+    let run = tunnel.run_mqtt(client, presented, counted);
+    session.edge.tasks.spawn(run);
     Ok(Answer::opened(opening.success(), fields, route))
 }
 

@@ -15,7 +15,7 @@ use crate::access::{Lapse, Refusal, Standing};
 use crate::credential::Presented;
 use crate::listener::Announcement;
 use crate::mqtt;
-use crate::quota::Place;
+use crate::quota::{Overrun, Place};
 use crate::relay::{End, Idle, Relay};
 use crate::route::Route;
 use crate::upstream::{Busy, Switched};
@@ -81,8 +81,13 @@ impl Tunnel {
     }
 
     /// Takes the client over and speaks MQTT with it, inside the WebSocket. `presented` is what it
-    /// has presented with the opening.
-    pub(super) async fn run_mqtt(self, client: Upgrade, presented: Presented) {
+    /// has presented with the opening, with which it has been `counted`.
+    pub(super) async fn run_mqtt(
+        self,
+        client: Upgrade,
+        presented: Presented,
+        counted: Result<(), Overrun>,
+    ) {
         let Some(client) = client.client().await else {
             tracing::debug!("a WebSocket broke off before it was open");
             return;
@@ -103,6 +108,7 @@ impl Tunnel {
             entry: self.route.entry(),
             demand: self.route.demand(),
             presented,
+            counted: Some(counted),
             quotas: edge.rules.quotas.get(self.route.id),
         };
         mqtt::serve(client, connection, &edge.mqtt, entrance, lifecycle).await;

@@ -35,6 +35,8 @@ pub struct Entrance<'a> {
     pub demand: Demand<'a>,
     /// What it has presented already, by opening a WebSocket.
     pub presented: Presented,
+    /// Whether its address may ask for more, if that was looked at with the opening.
+    pub counted: Option<Result<(), Overrun>>,
     /// How much each client may ask for, a CONNECT and the session after it being one request.
     pub quotas: Option<&'a Quotas>,
 }
@@ -52,6 +54,7 @@ pub async fn serve<C: Transport>(
         entry,
         demand,
         presented,
+        counted,
         quotas,
     } = entrance;
     let session = Session {
@@ -60,6 +63,7 @@ pub async fn serve<C: Transport>(
         servers,
         entry,
         demand,
+        counted,
         quotas,
     };
     if let Err(refused) = session.run(client, presented, lifecycle).await {
@@ -73,6 +77,7 @@ struct Session<'a> {
     servers: &'a Servers,
     entry: Entry<'a>,
     demand: Demand<'a>,
+    counted: Option<Result<(), Overrun>>,
     quotas: Option<&'a Quotas>,
 }
 
@@ -242,8 +247,12 @@ impl Session<'_> {
         })
     }
 
-    /// Counts the CONNECT of its address, before anything is asked about it.
+    /// Counts the CONNECT of its address, before anything is asked about it, unless the opening of its
+    /// WebSocket was.
     async fn count_address(&self) -> Result<Option<quota::Place>, Overrun> {
+        if let Some(counted) = self.counted {
+            return counted.map(|()| None);
+        }
         match self.quotas.and_then(|quotas| quotas.address.as_ref()) {
             Some(quota) => self.count(quota, self.address()).await,
             None => Ok(None),

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use hyper::Method;
 use serde_json::json;
 
-use crate::harness::client::{Answer, EVERY_PROTOCOL};
+use crate::harness::client::{Answer, EVERY_PROTOCOL, Refused};
 use crate::harness::issuer::{KEY, PLATFORM, claims, signed};
 use crate::harness::kept::whole;
 use crate::harness::lab::{Config, SECRET};
@@ -335,6 +335,32 @@ async fn a_device_that_connects_to_brokers_too_often_is_told_so() {
             assert!(metrics.contains(&line), "{metrics}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_opening_that_is_refused_counts_for_its_address_and_is_not_looked_at_beyond() {
+    let lab = limited_mqtt("address_limit", TWO).start().await;
+    let fields = [("sec-websocket-protocol", "mqtt")];
+    let open = async |secret: &str| {
+        let path = format!("/mqtt?authorization={secret}");
+        lab.device().open_websocket(&path, &fields).await
+    };
+    for _ in 0..2 {
+        let Err(Refused::Answered(answer)) = open("another").await else {
+            panic!("it is open");
+        };
+        assert_eq!(answer.status, 403);
+    }
+    // Whatever it guesses, MQTT has a word for this.
+    for secret in ["another", SECRET] {
+        let opened = open(secret).await;
+        let mut wire = Wire::of_websocket(opened.unwrap().0);
+        wire.send(&Connect::with_password(Version::V5, SECRET).bytes())
+            .await;
+        wire.ends_with(&Version::V5.refused(3, 0x9F)).await;
+    }
+    assert_eq!(statuses(&lab.device(), "/mqtt", 1).await, [429]);
+    lab.broker.assert_untouched().await;
 }
 
 #[tokio::test]
