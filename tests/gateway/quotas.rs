@@ -404,6 +404,33 @@ async fn a_device_has_no_more_sessions_than_it_may() {
 }
 
 #[tokio::test]
+async fn an_address_has_no_more_sessions_than_it_may() {
+    let lab = limited_mqtt("address_limit", "at_once = 1\n").start().await;
+    let device = lab.authority.device(SECRET);
+    let version = Version::V5;
+    for transport in EVERY_TRANSPORT {
+        for _ in 0..2 {
+            let first = async {
+                loop {
+                    let (answer, wire) = connected(&lab, &device, transport, version).await;
+                    if answer == version.accepted() {
+                        return wire;
+                    }
+                }
+            };
+            let first = tokio::time::timeout(PATIENCE, first).await;
+            let mut first = first.expect("it stays full");
+            for _ in 0..2 {
+                let (answer, _) = connected(&lab, &device, transport, version).await;
+                assert_eq!(answer, version.refused(3, 0x97));
+            }
+            lab.broker.close(lab.broker.conversations().len() - 1);
+            first.end().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_limit_that_makes_no_sense_stops_the_start() {
     for (lines, expected) in [
         (
