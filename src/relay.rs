@@ -86,6 +86,8 @@ pub enum End {
     Done,
     /// The client sent what may not pass.
     Breach(String),
+    /// The client's connection failed, and the upstream was told that it has ended.
+    Client(io::Error),
     /// The upstream did, or ended where it may not, or its connection failed.
     Upstream(io::Error),
 }
@@ -123,6 +125,8 @@ pub struct Relay<C, U, F: Framing> {
     closing: bool,
     before_end: fn(&mut C, &Cause<F::Fault>),
     cause: Option<Cause<F::Fault>>,
+    /// How the client's connection has failed.
+    client_failure: Option<io::Error>,
 }
 
 impl<C, U, F> Relay<C, U, F>
@@ -144,6 +148,7 @@ where
             closing: false,
             before_end: |_, _| {},
             cause: None,
+            client_failure: None,
         }
     }
 
@@ -213,10 +218,11 @@ where
     }
 
     fn end(&mut self) -> End {
-        match self.cause.take() {
-            None => End::Done,
-            Some(Cause::Client(fault)) => End::Breach(fault.to_string()),
-            Some(Cause::Upstream(error)) => End::Upstream(error),
+        match (self.cause.take(), self.client_failure.take()) {
+            (Some(Cause::Client(fault)), _) => End::Breach(fault.to_string()),
+            (Some(Cause::Upstream(error)), _) => End::Upstream(error),
+            (None, Some(error)) => End::Client(error),
+            (None, None) => End::Done,
         }
     }
 
@@ -282,7 +288,7 @@ where
         match trouble {
             Trouble::Fault(fault) => self.break_off(Cause::Client(fault)),
             // It is gone: an end like any other.
-            Trouble::Failure(error) => tracing::debug!(%error, "a client broke off"),
+            Trouble::Failure(error) => self.client_failure = Some(error),
         }
     }
 

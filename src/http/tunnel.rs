@@ -160,6 +160,7 @@ impl Tunnel {
         match end {
             End::Done => {}
             End::Breach(reason) => tracing::info!(reason, "a WebSocket was ended"),
+            End::Client(error) => tracing::debug!(%error, "a client broke off"),
             End::Upstream(error) => tracing::debug!(%error, "a WebSocket broke off"),
         }
     }

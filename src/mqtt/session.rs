@@ -538,6 +538,12 @@ impl Session<'_> {
                 self.edge.metrics.refused("mqtt_breach");
                 tracing::info!(%connection, reason, "MQTT session ended: the client broke the protocol");
             }
+            // Of what its packets travel in.
+            End::Client(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.edge.metrics.refused("mqtt_breach");
+                tracing::info!(%connection, %error, "MQTT session ended: the client broke the protocol");
+            }
+            End::Client(error) => tracing::debug!(%connection, %error, "an MQTT client broke off"),
             End::Upstream(error) => tracing::debug!(%connection, %error, "MQTT session broke off"),
         }
     }

@@ -190,6 +190,12 @@ async fn frames_that_break_the_rules_end_an_open_session_too() {
         assert_eq!(answer, [0x88, 2, high, low]);
         drop(stream);
         assert_eq!(lab.broker.ended(0).await, connect);
+        lab.broker.close(0);
+        // Like every other breach of the protocol, once.
+        let line = "portcullis_refusals_total{reason=\"mqtt_breach\"} 1\n";
+        let counted = async { while !lab.admin("/metrics").await.1.contains(line) {} };
+        let counted = tokio::time::timeout(PATIENCE, counted).await;
+        counted.expect("it is not counted");
     }
 }
 
