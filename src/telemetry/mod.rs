@@ -63,6 +63,8 @@ pub fn init(settings: &LogSettings) {
     let filter = EnvFilter::new(format!("warn,portcullis={level}"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say on standard error that standard error cannot be written, and panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let already_set = match settings.format {
         Format::Json => builder.json().flatten_event(true).finish().try_init(),

@@ -722,3 +722,19 @@ async fn the_access_log_can_be_switched_off() {
     gateway.process.signal("TERM").await;
     assert_eq!(gateway.process.end().await.stdout, "");
 }
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let site = Site::new().await;
+    site.configure("", "[log]\nlevel = \"debug\"\n");
+    let mut gateway = site.run(&[]).await;
+    gateway.process.stop_listening().await;
+    // Each connection and the reload have something to say.
+    assert_eq!(gateway.device().get("/http/m").await.unwrap().status, 200);
+    gateway.process.signal("HUP").await;
+    let reloaded = "portcullis_config_reloads_total{result=\"ok\"} 1\n";
+    while !gateway.admin("/metrics").await.1.contains(reloaded) {}
+    assert_eq!(gateway.device().get("/http/m").await.unwrap().status, 200);
+    gateway.process.signal("TERM").await;
+    assert_eq!(gateway.process.end().await.code, Some(0));
+}

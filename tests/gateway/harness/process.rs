@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::client::plain_get;
 use super::lab::SECRET;
@@ -43,8 +44,8 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Everything that has come out of a pipe so far.
-struct Output(watch::Receiver<String>);
+/// Everything that has come out of a pipe so far, and the task that reads it.
+struct Output(watch::Receiver<String>, JoinHandle<()>);
 
 impl Site {
     pub async fn new() -> Self {
@@ -212,6 +213,11 @@ impl Process {
         self.stderr.holds(text).await;
     }
 
+    /// From now on nobody reads what it says on standard error.
+    pub async fn stop_listening(&mut self) {
+        self.stderr.leave().await;
+    }
+
     /// Waits until standard output holds `text`.
     pub async fn prints(&mut self, text: &str) {
         self.stdout.holds(text).await;
@@ -259,7 +265,7 @@ pub fn json_lines(text: &str) -> Vec<Value> {
 impl Output {
     fn of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (sender, receiver) = watch::channel(String::new());
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(pipe).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 sender.send_modify(|text| {
@@ -268,7 +274,13 @@ impl Output {
                 });
             }
         });
-        Self(receiver)
+        Self(receiver, reader)
+    }
+
+    /// Closes the pipe.
+    async fn leave(&mut self) {
+        self.1.abort();
+        assert!((&mut self.1).await.is_err_and(|ended| ended.is_cancelled()));
     }
 
     async fn holds(&mut self, wanted: &str) -> String {
