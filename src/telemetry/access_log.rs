@@ -14,6 +14,9 @@ use serde::{Serialize, Serializer};
 /// Lines that may wait to be written.
 const QUEUE: usize = 16_384;
 
+/// Bytes that are written at once.
+const BUFFER: usize = 64 * 1024;
+
 /// One request, ended.
 #[derive(Debug, Serialize)]
 pub struct AccessRecord<'a> {
@@ -65,11 +68,12 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// A log on standard output; `dropped` counts the lines that found the queue full.
+    /// A log on standard output; `dropped` counts the lines that found the queue full, or could not be written.
     #[must_use]
     pub fn to_stdout(dropped: Counter) -> Self {
         let (lines, queue) = mpsc::sync_channel(QUEUE);
-        let writer = std::thread::spawn(move || write_all(&queue));
+        let lost = dropped.clone();
+        let writer = std::thread::spawn(move || write_all(&queue, io::stdout().lock(), &lost));
         Self {
             lines: Some(lines),
             writer: Some(writer),
@@ -103,17 +107,83 @@ impl Drop for AccessLog {
     }
 }
 
-/// Writes lines as they come, flushing whenever none is waiting.
-fn write_all(queue: &Receiver<Vec<u8>>) {
-    let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+/// Writes lines as they come, flushing whenever none is waiting. What a full disk does not take waits in the
+/// buffer, and lines beyond are lost, until there is room again.
+fn write_all(queue: &Receiver<Vec<u8>>, out: impl Write, lost: &Counter) {
+    let mut out = io::BufWriter::with_capacity(BUFFER, out);
+    let mut failing = false;
     while let Ok(line) = queue.recv() {
-        let mut outcome = out.write_all(&line);
-        while let (Ok(()), Ok(line)) = (&outcome, queue.try_recv()) {
-            outcome = out.write_all(&line);
+        let mut line = Some(line);
+        while let Some(next) = line {
+            // Either it is in the buffer as a whole, or there is no room.
+            if out.write_all(&next).is_err() {
+                lost.inc();
+            }
+            line = queue.try_recv().ok();
         }
-        if outcome.and_then(|()| out.flush()).is_err() {
-            tracing::error!("standard output is closed; the access log ends here");
-            return;
+        match out.flush() {
+            Ok(()) => failing = false,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                tracing::error!("standard output is closed; the access log ends here");
+                return;
+            }
+            Err(error) if !failing => {
+                tracing::error!(%error, "the access log cannot be written for now");
+                failing = true;
+            }
+            Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Sender;
+
+    use super::*;
+
+    /// Takes nothing for so many times, then everything; tells what it has taken.
+    struct Disk {
+        full: usize,
+        taken: Sender<Vec<u8>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let full = self.full > 0;
+            self.full = self.full.saturating_sub(1);
+            let bytes = if full { &[] } else { bytes };
+            self.taken.send(bytes.to_vec()).unwrap();
+            if full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_what_is_beyond_the_buffer_and_the_log_goes_on() {
+        let (lines, queue) = mpsc::sync_channel(QUEUE);
+        let (taken, told) = mpsc::channel();
+        let lost = Counter::default();
+        let counter = lost.clone();
+        let writer = std::thread::spawn(move || {
+            write_all(&queue, Disk { full: 3, taken }, &counter);
+        });
+        lines.send(b"one\n".to_vec()).unwrap();
+        assert_eq!(told.recv().unwrap(), b"");
+        // For which the buffer must be empty, so that the disk is tried before the line and after it.
+        lines.send(vec![b'x'; BUFFER - 1]).unwrap();
+        assert_eq!(told.recv().unwrap(), b"");
+        assert_eq!(told.recv().unwrap(), b"");
+        lines.send(b"two\n".to_vec()).unwrap();
+        assert_eq!(told.recv().unwrap(), b"one\ntwo\n");
+        drop(lines);
+        writer.join().unwrap();
+        assert_eq!(lost.get(), 1);
     }
 }

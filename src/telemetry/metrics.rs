@@ -44,7 +44,7 @@ pub struct Metrics {
     pub websockets_active: Gauge,
     /// MQTT sessions open now.
     pub mqtt_sessions_active: Gauge,
-    /// Lines of the access log that were dropped because its reader was too slow.
+    /// Lines of the access log that were dropped because its reader was too slow, or they could not be written.
     pub access_log_dropped: Counter,
 }
 
@@ -455,7 +455,7 @@ impl Metrics {
         );
         r.register(
             "access_log_dropped",
-            "Access log lines dropped because their reader was too slow",
+            "Access log lines dropped because their reader was too slow or they could not be written",
             self.access_log_dropped.clone(),
         );
     }
