@@ -1,5 +1,7 @@
 //! The command line: `run`, `check`, `healthcheck`, `api-key`, `version`, and what each returns to the shell.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,18 +83,25 @@ pub fn main() -> ExitCode {
         Command::Check(argument) => check(&argument.config),
         Command::Healthcheck(argument) => healthcheck(&argument.config),
         Command::ApiKey(arguments) => make_api_key(&arguments),
-        Command::Version => {
-            println!("portcullis {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Version => print(format_args!("portcullis {}", env!("CARGO_PKG_VERSION"))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", whole_story(&error));
+            complain(&whole_story(&error));
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// A line on standard output, which `println!` panics over if it cannot be written.
+fn print(line: impl Display) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{line}").context("cannot write to standard output")
+}
+
+/// A line on standard error. If it cannot be written, the exit code alone says what it says.
+fn complain(line: &impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The error and its causes, each said once: ours tell their cause themselves.
@@ -143,11 +152,10 @@ fn check(path: &Path) -> anyhow::Result<()> {
     telemetry::init(&settings.log);
     let mut problems = gateway::problems(&settings, &clock);
     let Some(last) = problems.pop() else {
-        println!("{} is valid", path.display());
-        return Ok(());
+        return print(format_args!("{} is valid", path.display()));
     };
     for problem in problems {
-        eprintln!("{problem}");
+        complain(&problem);
     }
     Err(last.into())
 }
@@ -283,8 +291,7 @@ async fn ask_health(address: SocketAddr) -> anyhow::Result<()> {
     );
     let status = response?.status();
     anyhow::ensure!(status.is_success(), "the gateway answers {status}");
-    println!("healthy");
-    Ok(())
+    print("healthy")
 }
 
 /// Where to reach a listener that listens everywhere.
@@ -306,9 +313,8 @@ fn make_api_key(arguments: &ApiKeyArguments) -> anyhow::Result<()> {
         prefix,
     } = arguments;
     let made = NewApiKey::make(prefix, owner, scope, *lifetime, SystemClock.now())?;
-    println!("{}", made.line);
-    eprintln!("{}", made.key.expose());
-    Ok(())
+    print(made.line)?;
+    writeln!(io::stderr(), "{}", made.key.expose()).context("cannot write to standard error")
 }
 
 fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

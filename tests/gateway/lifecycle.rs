@@ -484,6 +484,27 @@ async fn the_command_line_answers_for_itself() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_printed_ends_a_command_with_1_and_no_complaint_changes_a_code() {
+    let site = Site::new().await;
+    site.configure("", "");
+    for command in [&["version"][..], &["api-key", "--owner", "u"], &["check"]] {
+        let ended = site.start_onto("1>/dev/full", command).end().await;
+        assert_eq!(ended.code, Some(1), "{command:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("cannot write to standard output"),
+            "{command:?}: {}",
+            ended.stderr
+        );
+    }
+    let mute = site.start_onto("2>/dev/full", &["api-key", "--owner", "u"]);
+    assert_eq!(mute.end().await.code, Some(1));
+    // Two mistakes, since the last is said elsewhere than the others.
+    site.configure("", "[listeners.one]\n[listeners.two]\n");
+    let mute = site.start_onto("2>/dev/full", &["check"]);
+    assert_eq!(mute.end().await.code, Some(78));
+}
+
+#[tokio::test]
 async fn healthcheck_says_whether_the_gateway_runs() {
     let site = Site::new().await;
     // The listener tells its port to nobody, so it must be known beforehand.

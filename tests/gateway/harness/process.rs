@@ -100,6 +100,15 @@ impl Site {
         Process::start(&[command, "--config", path.to_str().unwrap()], environment)
     }
 
+    /// The binary in this site's folder, with this redirection of the shell's.
+    pub fn start_onto(&self, redirection: &str, arguments: &[&str]) -> Process {
+        let script = format!("exec \"$@\" {redirection}");
+        let mut command = Command::new("/bin/sh");
+        command.current_dir(self.directory.path());
+        command.args(["-c", &script, "sh", BINARY]).args(arguments);
+        Process::spawn(&mut command, &[])
+    }
+
     /// `run`, once it serves.
     pub async fn run(&self, environment: &[(&str, &str)]) -> Running<'_> {
         self.running(self.start("run", environment)).await
