@@ -1,6 +1,7 @@
 //! Bodies on their way through: streamed, counted, bounded, never collected.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,9 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::time::{Sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::exchange::Exchange;
 use super::http2;
@@ -119,6 +122,30 @@ pub(super) enum ClientBody {
     None,
 }
 
+/// Most bytes of a body that are read for nothing.
+pub(super) const MOST_DROPPED: u64 = 64 * 1024;
+
+impl ClientBody {
+    /// Reads a body that nobody wants, within bounds; whether it has ended.
+    pub(super) async fn run_out(mut self) -> bool {
+        const LONGEST: Duration = Duration::from_secs(2);
+        let reading = async {
+            let mut read = 0;
+            while let Some(frame) = self.frame().await {
+                let Ok(frame) = frame else {
+                    return false;
+                };
+                read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if read > MOST_DROPPED {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(LONGEST, reading).await.unwrap_or(false)
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -222,6 +249,12 @@ impl Drop for RequestBody {
         // Where its length was announced, nobody asks for more than that.
         if self.is_end_stream() {
             self.progress.body_read();
+            return;
+        }
+        let body = mem::replace(&mut self.incoming, ClientBody::None);
+        // Its stream would be reset, and some clients then lose the answer (RFC 9113 §8.1).
+        if let (ClientBody::Http2(_), Ok(runtime)) = (&body, Handle::try_current()) {
+            runtime.spawn(body.run_out());
         }
     }
 }

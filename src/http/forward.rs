@@ -97,13 +97,13 @@ fn outgoing<B>(
     sent: impl FnOnce(RequestBody) -> B,
 ) -> Result<Box<Request<B>>, Failure> {
     let Received { mut head, body, .. } = *request;
-    if body.size_hint().lower() > route.max_body {
-        return Err(Failure::BodyTooLarge);
-    }
     let stall = session.edge.rules.limits.stall_timeout;
     let upload = Arc::clone(upload);
     let progress = Arc::clone(&session.progress);
     let body = RequestBody::new(body, route.max_body, stall, upload, progress);
+    if body.size_hint().lower() > route.max_body {
+        return Err(Failure::BodyTooLarge);
+    }
     head.version = Version::HTTP_11;
     Ok(Box::new(Request::from_parts(head, sent(body))))
 }

@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
@@ -16,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
-use super::body::{AnswerBody, ClientBody};
+use super::body::{AnswerBody, ClientBody, MOST_DROPPED};
 use super::decide::{Passage, ToMqtt, decide};
 use super::early_hints::Interim;
 use super::exchange::Exchange;
@@ -200,8 +198,7 @@ async fn in_time<T>(
 /// stream of HTTP/2, and some clients then lose the answer (RFC 9113 §8.1); in HTTP/1.1 it would end the
 /// connection, which goes on so.
 fn discard(session: &Session, request: Box<Received<'_>>) {
-    const LONGEST: Duration = Duration::from_secs(2);
-    let Received { head, mut body, .. } = *request;
+    let Received { head, body, .. } = *request;
     let is_http1 = session.protocol == Protocol::Http1;
     // RFC 9110 §10.1.1: whoever waits for leave to send it may send something else now.
     let may_not_come = head.headers.contains_key(EXPECT);
@@ -212,30 +209,12 @@ fn discard(session: &Session, request: Box<Received<'_>>) {
     let progress = Arc::clone(&session.progress);
     progress.body_dropped();
     session.edge.tasks.spawn(async move {
-        match tokio::time::timeout(LONGEST, run_out(&mut body)).await {
-            Ok(true) => progress.body_read(),
-            Ok(false) | Err(_) if is_http1 => progress.linger(),
-            Ok(false) | Err(_) => {}
+        match body.run_out().await {
+            true => progress.body_read(),
+            false if is_http1 => progress.linger(),
+            false => {}
         }
     });
-}
-
-/// Most bytes of a body that are read for nothing.
-const MOST_DROPPED: u64 = 64 * 1024;
-
-/// Reads a body that nobody wants; whether it has ended.
-async fn run_out(body: &mut ClientBody) -> bool {
-    let mut read = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            return false;
-        };
-        read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if read > MOST_DROPPED {
-            return false;
-        }
-    }
-    true
 }
 
 /// The client's side, once it has been answered. A body of the request would be frames to one reader and

@@ -7,8 +7,12 @@ use futures_util::future::poll_fn;
 use h2::SendStream;
 use h2::client::ResponseFuture;
 use hyper::{Method, StatusCode};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{interval, timeout};
 
+use crate::harness::frames::{
+    DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM, head,
+};
 use crate::harness::lab::Config;
 use crate::harness::scripted::{Peer, tables_with};
 use crate::harness::streams::Streams;
@@ -128,4 +132,42 @@ async fn a_client_that_reads_little_by_little_gets_all_of_its_answer() {
         body.flow_control().release_capacity(length).unwrap();
     }
     assert_eq!(read, 20_000);
+}
+
+#[tokio::test]
+async fn no_answer_is_followed_by_a_reset_while_its_body_may_still_come() {
+    let tables = "[upstreams.nobody]\nservers = [\"127.0.0.1:1\"]\n\
+                  [routes.nobody]\npath = \"/nobody\"\nupstream = \"nobody\"\n";
+    let config = Config::x509().route("max_body = \"4B\"").tables(tables);
+    let lab = config.start().await;
+    // RFC 7541 §6.2.2, Appendix A: `content-length` has the index 28.
+    let announced = [&head("POST", "/http/m")[..], &[0x0f, 13, 1, b'5']].concat();
+    let cases = [
+        (announced, &b""[..], "an announced body that is too long"),
+        (head("POST", "/http/m"), b"hello", "a body that is too long"),
+        (head("POST", "/nobody"), b"", "no server"),
+    ];
+    for (head, body, case) in cases {
+        let frames = Frames::new()
+            .add(HEADERS, END_HEADERS, 1, &head)
+            .add(DATA, 0, 1, body);
+        let mut stream = lab.device().connect(&["h2"]).await.unwrap();
+        stream.write_all(&frames.0).await.unwrap();
+        let mut is_answered = false;
+        loop {
+            let frame = Frame::read(&mut stream).await.expect("the end");
+            match frame.kind {
+                DATA if frame.stream == 1 => {
+                    is_answered = true;
+                    let rest = Frames(Vec::new())
+                        .add(DATA, END_STREAM, 1, b"")
+                        .add(PING, 0, 0, &[7; 8]);
+                    stream.write_all(&rest.0).await.unwrap();
+                }
+                PING => break,
+                kind => assert!(!matches!(kind, RST_STREAM | GOAWAY), "{case}"),
+            }
+        }
+        assert!(is_answered, "{case}");
+    }
 }
