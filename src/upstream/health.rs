@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::HttpVersion;
 use super::connect::{Link, Spoken, connect};
 use super::group::Group;
 use super::server::Server;
+use super::{HttpVersion, lacks_descriptor};
 use crate::tls::Initiator;
 
 /// How servers are asked, and what their answers mean.
@@ -187,7 +187,11 @@ impl Group {
     ) {
         let asked = self.ask(&server, &rules.probe, tls.as_deref());
         let answer = tokio::time::timeout(rules.timeout, asked).await;
-        self.heard(&server, answer.unwrap_or(Err(Ailment::Silent)), &rules);
+        let answer = answer.unwrap_or(Err(Ailment::Silent));
+        // That the gateway lacks a descriptor for it says nothing of the server.
+        if !matches!(&answer, Err(Ailment::Broken(error)) if lacks_descriptor(error)) {
+            self.heard(&server, answer, &rules);
+        }
     }
 
     async fn ask(

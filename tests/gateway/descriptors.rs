@@ -105,3 +105,43 @@ async fn without_descriptors_who_is_there_is_served_and_who_comes_waits() {
         .all(|line| line.ends_with(" 0"));
     assert!(none, "{page}");
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_be_asked_for_want_of_descriptors_is_not_held_to_be_unwell() {
+    let site = Site::new().await;
+    let (slow, asked) = (Origin::start().await, Origin::start().await);
+    let tables = format!(
+        "[upstreams.slow]\nservers = [\"{}\"]\n\
+         [routes.slow]\npath = \"/slow/\"\nupstream = \"slow\"\nstrip_prefix = true\n\
+         [upstreams.asked]\nservers = [\"{}\"]\n\
+         [upstreams.asked.health]\ncheck = \"tcp\"\ninterval = \"1ms\"\nfall = 1\n\
+         [routes.asked]\npath = \"/asked/\"\nupstream = \"asked\"\n\
+         [timeouts]\nhandshake = \"10m\"\n",
+        slow.address, asked.address
+    );
+    site.configure("", &tables);
+    let mut gateway = site.run_within(DESCRIPTORS).await;
+    let mut kept = gateway.device().keep(Protocol::Http1).await.unwrap();
+    let greedy = gateway.device().keep(Protocol::Http2).await.unwrap();
+    let mut requests = JoinSet::new();
+    for _ in 0..DESCRIPTORS {
+        let mut greedy = greedy.share();
+        requests.spawn(async move { greedy.get("/slow/silent", &[]).await });
+    }
+    let first = requests.join_next().await.unwrap();
+    assert_eq!(first.unwrap().unwrap().status, 503);
+    let silent = silent(&gateway, 5).await;
+    gateway.process.says("cannot accept connections").await;
+    for _ in 0..20 {
+        // Answered by the gateway itself, while it asks the server again and again.
+        assert_eq!(kept.get("/nowhere", &[]).await.unwrap().status, 404);
+    }
+    drop((silent, requests, greedy));
+    let device = gateway.device();
+    assert_eq!(device.get("/asked/m").await.unwrap().status, 200);
+    assert_eq!(gateway.process.lines_with("is not well"), 0);
+    let (_, page) = gateway.admin("/metrics").await;
+    let failed = |line: &str| line.starts_with("portcullis_upstream_server_checks_failed_total{");
+    let counts: Vec<&str> = page.lines().filter(|line| failed(line)).collect();
+    assert!(!counts.is_empty() && counts.iter().all(|line| line.ends_with(" 0")));
+}
