@@ -149,8 +149,9 @@ fn load(path: &Path) -> Result<Settings, ConfigError> {
 fn check(path: &Path) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = load(path)?;
-    telemetry::init(&settings.log);
+    let log = telemetry::init(&settings.log);
     let mut problems = gateway::problems(&settings, &clock);
+    drop(log);
     let Some(last) = problems.pop() else {
         return print(format_args!("{} is valid", path.display()));
     };
@@ -162,7 +163,7 @@ fn check(path: &Path) -> anyhow::Result<()> {
 
 fn run(path: &Path) -> anyhow::Result<()> {
     let mut settings = load(path)?;
-    telemetry::init(&settings.log);
+    let _log = telemetry::init(&settings.log);
     fit_descriptors(&mut settings);
     on_this_thread(async {
         // Before anything is served, so that no signal is lost.

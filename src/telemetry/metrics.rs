@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::log;
+
 /// Every metric of the gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -457,6 +459,11 @@ impl Metrics {
             "access_log_dropped",
             "Access log lines dropped because their reader was too slow or they could not be written",
             self.access_log_dropped.clone(),
+        );
+        r.register(
+            "log_dropped",
+            "Log lines dropped because their reader was too slow or they could not be written",
+            log::DROPPED.clone(),
         );
     }
 

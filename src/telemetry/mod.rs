@@ -4,12 +4,15 @@
 //! reasons; and the libraries below, which do log header values, are held at warnings.
 
 mod access_log;
+mod lines;
+mod log;
 mod metrics;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use access_log::{AccessLog, AccessRecord};
+pub use log::LogEnd;
 pub use metrics::{
     CalloutMetrics, HandshakeResult, ListenerMetrics, Metrics, OpenConnection, RequestMetrics,
     ServerMetrics, Shed, TokenMetrics, UpstreamMetrics,
@@ -50,8 +53,9 @@ pub struct LogSettings {
     pub access: bool,
 }
 
-/// Sends the operational log to standard error from here on; a second call changes nothing.
-pub fn init(settings: &LogSettings) {
+/// Sends the operational log to standard error from here on, until what is returned is dropped; a second call
+/// changes nothing.
+pub fn init(settings: &LogSettings) -> LogEnd {
     let level = match settings.level {
         Level::Error => "error",
         Level::Warn => "warn",
@@ -65,10 +69,11 @@ pub fn init(settings: &LogSettings) {
         .with_env_filter(filter)
         // It would say on standard error that standard error cannot be written, and panic.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(log::Queued::default);
     let already_set = match settings.format {
         Format::Json => builder.json().flatten_event(true).finish().try_init(),
         Format::Text => builder.finish().try_init(),
     };
     drop(already_set);
+    log::begin()
 }

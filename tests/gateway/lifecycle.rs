@@ -745,6 +745,23 @@ async fn the_access_log_can_be_switched_off() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_who_holds_a_log_and_does_not_read_it() {
+    let site = Site::new().await;
+    site.configure("", "[log]\nlevel = \"debug\"\n");
+    let mut gateway = site.run(&[]).await;
+    gateway.process.stop_reading();
+    // More lines than a pipe takes.
+    for _ in 0..500 {
+        assert_eq!(gateway.device().get("/http/m").await.unwrap().status, 200);
+    }
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert_eq!(ended.code, Some(0));
+    let logs = [&ended.stdout, &ended.stderr];
+    assert!(logs.iter().all(|log| log.len() > 60_000), "a pipe has room");
+}
+
+#[tokio::test]
 async fn a_log_that_nobody_reads_any_more_ends_nothing() {
     let site = Site::new().await;
     site.configure("", "[log]\nlevel = \"debug\"\n");

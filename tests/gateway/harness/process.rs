@@ -44,8 +44,8 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Everything that has come out of a pipe so far, and the task that reads it.
-struct Output(watch::Receiver<String>, JoinHandle<()>);
+/// Everything that has come out of a pipe so far, the task that reads it, and whether it may.
+struct Output(watch::Receiver<String>, JoinHandle<()>, watch::Sender<bool>);
 
 impl Site {
     pub async fn new() -> Self {
@@ -227,6 +227,13 @@ impl Process {
         self.stderr.leave().await;
     }
 
+    /// Leaves standard output and standard error open, but unread for as long as the process runs.
+    pub fn stop_reading(&mut self) {
+        for output in [&self.stdout, &self.stderr] {
+            output.2.send_replace(false);
+        }
+    }
+
     /// Waits until standard output holds `text`.
     pub async fn prints(&mut self, text: &str) {
         self.stdout.holds(text).await;
@@ -274,16 +281,20 @@ pub fn json_lines(text: &str) -> Vec<Value> {
 impl Output {
     fn of(pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (sender, receiver) = watch::channel(String::new());
+        let (may_read, mut may) = watch::channel(true);
         let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(pipe).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
+            while may.wait_for(|may| *may).await.is_ok() {
+                let Ok(Some(line)) = lines.next_line().await else {
+                    return;
+                };
                 sender.send_modify(|text| {
                     text.push_str(&line);
                     text.push('\n');
                 });
             }
         });
-        Self(receiver, reader)
+        Self(receiver, reader, may_read)
     }
 
     /// Closes the pipe.
@@ -302,6 +313,7 @@ impl Output {
 
     /// All of it, after the process has ended.
     async fn rest(mut self) -> String {
+        self.2.send_replace(true);
         while self.0.changed().await.is_ok() {}
         self.0.borrow().clone()
     }
