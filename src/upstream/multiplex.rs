@@ -49,6 +49,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a request that servers have not begun with is sent again.
 const MOST_REPEATS: usize = 2;
 
+/// Stands for how many streams a server allows as long as it has not said so: a number that none can say.
+const UNSAID: usize = usize::MAX - 1;
+
 /// The connections to all servers.
 pub(super) struct Multiplex<B> {
     /// One for each server that has been connected to, in no order: there are few.
@@ -70,7 +73,7 @@ struct Bundle<B> {
 /// One connection.
 struct Line<B> {
     sender: SendRequest<Repeatable<B>>,
-    /// How many streams at once its server allows, as far as that has come.
+    /// How many streams at once its server allows; [`UNSAID`] until that has come.
     allowed: Box<dyn Fn() -> usize + Send + Sync>,
     traffic: Arc<Traffic>,
 }
@@ -97,6 +100,8 @@ struct Traffic {
 pub(super) struct Place {
     traffic: Arc<Traffic>,
     since: Instant,
+    /// It stands behind others, and their server had not said yet how many it allows.
+    is_early: bool,
 }
 
 impl<B> fmt::Debug for Multiplex<B> {
@@ -132,7 +137,6 @@ where
         let bundle = self.bundle(server);
         let mut attempts = 0;
         loop {
-            attempts += 1;
             let found = if alone {
                 Bundle::open(servers, server).await.map(|(_, found)| found)
             } else {
@@ -153,6 +157,10 @@ where
                 }
                 Err(failure) => failure.into_error(),
             };
+            // One of too many that could not know of it has not been turned down yet.
+            if !(place.is_early && is_refused(&failure)) {
+                attempts += 1;
+            }
             let may_repeat = attempts <= MOST_REPEATS && is_untouched(&failure);
             if let Some(cause) = cause(&failure).filter(|cause| cause.is_remote()) {
                 place.traffic.note();
@@ -275,6 +283,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS)
         .max_header_list_size(MOST_HEADER_BYTES)
+        .initial_max_send_streams(UNSAID)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .handshake(TokioIo::new(link))
@@ -292,7 +301,7 @@ where
         }),
         traffic: Arc::new(Traffic::new()),
     };
-    let first = (line.sender.clone(), Place::on(&line.traffic));
+    let first = (line.sender.clone(), Place::on(&line.traffic, false));
     let traffic = Arc::clone(&line.traffic);
     tokio::spawn(async move {
         tokio::select! {
@@ -328,10 +337,12 @@ impl<B> Line<B> {
     }
 
     fn enter(&self) -> Option<(SendRequest<Repeatable<B>>, Place)> {
-        let most = (self.allowed)().min(MOST_STREAMS as usize);
+        let allowed = (self.allowed)();
+        let most = allowed.min(MOST_STREAMS as usize);
         let active = self.traffic.active.load(Ordering::Relaxed);
         let has_room = usize::try_from(active).is_ok_and(|active| active < most);
-        has_room.then(|| (self.sender.clone(), Place::on(&self.traffic)))
+        let place = || Place::on(&self.traffic, allowed == UNSAID);
+        has_room.then(|| (self.sender.clone(), place()))
     }
 }
 
@@ -378,11 +389,12 @@ impl Traffic {
 }
 
 impl Place {
-    fn on(traffic: &Arc<Traffic>) -> Self {
+    fn on(traffic: &Arc<Traffic>, is_early: bool) -> Self {
         traffic.active.fetch_add(1, Ordering::Relaxed);
         Self {
             traffic: Arc::clone(traffic),
             since: Instant::now(),
+            is_early,
         }
     }
 }
@@ -406,9 +418,14 @@ fn is_untouched(failure: &hyper::Error) -> bool {
     failure.is_canceled()
         || cause(failure).is_some_and(|cause| {
             // h2 gives the streams up to a GOAWAY's last one another error.
-            let is_refused = cause.reason() == Some(Reason::REFUSED_STREAM);
-            cause.is_remote() && (cause.is_go_away() || is_refused)
+            cause.is_remote() && cause.is_go_away() || is_refused(failure)
         })
+}
+
+/// Whether the server has refused the stream (RFC 9113 §8.7).
+fn is_refused(failure: &hyper::Error) -> bool {
+    cause(failure)
+        .is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
 }
 
 /// Whether this side has given a request up, which it does when the request's body breaks off.

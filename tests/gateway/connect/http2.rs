@@ -351,6 +351,45 @@ async fn a_connection_is_full_as_soon_as_its_server_says_so() {
 }
 
 #[tokio::test]
+async fn a_server_that_allows_few_gets_many_at_once_all_the_same() {
+    const MANY: usize = 6;
+    let server = Scripted::start().await;
+    let lab = config(server.address, H2).start().await;
+    let client = lab.device().keep(Protocol::Http2).await.unwrap();
+    let answers = join_all([0; MANY].map(|_| {
+        let mut client = client.share();
+        async move { get(&mut client, "/raw/m").await.status }
+    }));
+    let serving = async {
+        let mut peers = Vec::new();
+        for left in (0..MANY).rev() {
+            let mut peer = server.accept().await;
+            assert_eq!(peer.bytes(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            // All the others come too, before SETTINGS_MAX_CONCURRENT_STREAMS is 1.
+            let mut refused = Vec::new();
+            assert_eq!(headers(&mut peer).await, 1);
+            for _ in 0..left {
+                refused.push(headers(&mut peer).await);
+            }
+            let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+            peer.stream.write_all(&settings).await.unwrap();
+            for stream in refused {
+                let code = u32::from(Reason::REFUSED_STREAM).to_be_bytes();
+                let reset = [&[0, 0, 4, 3, 0][..], &stream.to_be_bytes(), &code].concat();
+                peer.stream.write_all(&reset).await.unwrap();
+            }
+            peers.push(peer);
+        }
+        for peer in &mut peers {
+            peer.stream.write_all(&ok_on(1)).await.unwrap();
+        }
+        peers
+    };
+    let (statuses, _peers) = join(answers, serving).await;
+    assert_eq!(statuses, [200; MANY]);
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_for_ever_is_given_up() {
     let server = Streams::start().await;
     let lab = lab(&server).await;
