@@ -390,7 +390,10 @@ fn listener(
         }
     };
     let tls = match protocol {
-        ListenerProtocol::Https => Some(listener_tls(section, tls, mode, &["h2", "http/1.1"])),
+        ListenerProtocol::Https => {
+            let spoken = &["h2", "http/1.1", "http/1.0"];
+            Some(listener_tls(section, tls, mode, spoken))
+        }
         ListenerProtocol::Mqtts => Some(listener_tls(section, tls, mode, &["mqtt"])),
         ListenerProtocol::Http => None,
         ListenerProtocol::Mqtt => {

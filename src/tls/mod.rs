@@ -82,6 +82,7 @@ impl Agreed {
         let protocol = match session.alpn_protocol() {
             Some(b"h2") => Some("h2"),
             Some(b"http/1.1") => Some("http/1.1"),
+            Some(b"http/1.0") => Some("http/1.0"),
             Some(b"mqtt") => Some("mqtt"),
             _ => None,
         };
