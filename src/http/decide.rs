@@ -17,7 +17,6 @@ use super::limits::{of_address, of_client};
 use super::own_answer;
 use super::presented::presented;
 use super::refusal::Failure;
-use super::request_scan::Offence;
 use super::shape::preflight;
 use super::target::{Destination, Host, TargetError};
 use super::watch::Standing;
@@ -192,26 +191,16 @@ fn check_form(session: &Session, head: &Parts) -> Result<(), Failure> {
     if head.headers.len() > session.edge.rules.limits.header_count {
         return Err(Failure::TooManyFields);
     }
-    if session.protocol == Protocol::Http2 {
-        if list_bytes(head) > session.edge.rules.limits.header_bytes {
-            return Err(Failure::HeadTooLarge);
-        }
-        if head.headers.values().any(is_padded) {
-            return Err(Offence::Blank.into());
-        }
+    if session.protocol == Protocol::Http2
+        && list_bytes(head) > session.edge.rules.limits.header_bytes
+    {
+        return Err(Failure::HeadTooLarge);
     }
     // HTTP/2 has none (RFC 9113 §8.2.2).
     if session.protocol == Protocol::Http1 && !is_plainly_framed(&head.headers) {
         return Err(Failure::TransferCoding);
     }
     Ok(())
-}
-
-/// Whether whoever reads a value from HTTP/1.1 would read another one (RFC 9110 §5.5).
-fn is_padded(value: &HeaderValue) -> bool {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let value = value.as_bytes();
-    value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank)
 }
 
 /// The size of a header list, but for its pseudo-fields, of which the longest has a limit of its own (RFC 9113

@@ -28,21 +28,16 @@ pub enum Offence {
     /// The body before the head was not chunked as it should be, so where it ended is in doubt.
     #[error("the chunks of the request before it are malformed")]
     Chunks,
-    /// A value that begins or ends with a blank, which in HTTP/1.1 is not part of it: HTTP/2 forbids it (RFC
-    /// 9113 §8.2.1).
-    #[error("the value of a field begins or ends with a blank")]
-    Blank,
 }
 
 impl Offence {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 6] = [
         Self::TwoLengths,
         Self::BareLineFeed,
         Self::FoldedLine,
         Self::Fragment,
         Self::Length,
         Self::Chunks,
-        Self::Blank,
     ];
 
     pub(super) fn code(self) -> u8 {
@@ -53,7 +48,6 @@ impl Offence {
             Self::Fragment => 4,
             Self::Length => 5,
             Self::Chunks => 6,
-            Self::Blank => 7,
         }
     }
 

@@ -85,8 +85,6 @@ async fn what_http1_has_no_bytes_for_is_refused() {
         ("LF in a value", beside("x-a", "b\nc")),
         ("CR in a value", beside("x-a", "b\rc")),
         ("NUL in a value", beside("x-a", "b\0c")),
-        ("a blank before a value", beside("x-a", " b")),
-        ("a tab behind a value", beside("x-a", "b\t")),
         ("a line in a name", beside("x-a: b\r\nx-forged", "1")),
         ("a colon in a name", beside("x-a:b", "c")),
         ("a space in a name", beside("x a", "c")),
@@ -149,15 +147,7 @@ async fn what_http1_has_no_bytes_for_is_refused() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     lab.origin.assert_untouched();
-    let usual = request(
-        USUAL,
-        &[
-            field("x-a", "b"),
-            field("x-b", ""),
-            field("x-c", "d e"),
-            field("te", "trailers"),
-        ],
-    );
+    let usual = request(USUAL, &[field("x-a", "b"), field("te", "trailers")]);
     assert_eq!(reply(&lab, &alone(&usual)).await, Reply::Ok);
 }
 
