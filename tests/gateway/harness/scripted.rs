@@ -107,6 +107,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     /// Sends these bytes.
     pub async fn say(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+        // TLS may have taken what the network has not yet.
+        self.stream.flush().await.unwrap();
     }
 
     /// Waits until the gateway closes; panics if it says anything.
