@@ -1,12 +1,14 @@
 //! A process that gets few file descriptors lets in as many clients as these carry. If they run out all the
 //! same, who is there is served, who comes waits, and when there are descriptors again all is as before.
 
+use std::io;
+
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::harness::process::Running;
-use crate::harness::{Origin, Protocol, Site};
+use crate::harness::{Answer, Kept, Origin, Protocol, Site};
 
 /// What the process may have: its listeners and pipes, and some connections.
 const DESCRIPTORS: u64 = 128;
@@ -24,6 +26,19 @@ async fn silent(gateway: &Running<'_>, count: usize) -> Vec<TcpStream> {
     let silent = (0..count).map(|_| TcpStream::connect(gateway.edge));
     let silent = join_all(silent).await.into_iter();
     silent.collect::<Result<_, _>>().unwrap()
+}
+
+/// One client with a connection to a server for each of its requests, which has as many as there can be.
+async fn greedy(gateway: &Running<'_>) -> (Kept, JoinSet<io::Result<Answer>>) {
+    let client = gateway.device().keep(Protocol::Http2).await.unwrap();
+    let mut requests = JoinSet::new();
+    for _ in 0..DESCRIPTORS {
+        let mut client = client.share();
+        requests.spawn(async move { client.get("/slow/silent", &[]).await });
+    }
+    let first = requests.join_next().await.unwrap();
+    assert_eq!(first.unwrap().unwrap().status, 503);
+    (client, requests)
 }
 
 #[tokio::test]
@@ -72,15 +87,7 @@ async fn without_descriptors_who_is_there_is_served_and_who_comes_waits() {
     // From now on there is a connection to the origin.
     assert_eq!(kept.get("/http/m", &[]).await.unwrap().status, 200);
 
-    // One client with a connection to a server for each of its requests.
-    let greedy = gateway.device().keep(Protocol::Http2).await.unwrap();
-    let mut requests = JoinSet::new();
-    for _ in 0..DESCRIPTORS {
-        let mut greedy = greedy.share();
-        requests.spawn(async move { greedy.get("/slow/silent", &[]).await });
-    }
-    let first = requests.join_next().await.unwrap();
-    assert_eq!(first.unwrap().unwrap().status, 503);
+    let greedy = greedy(&gateway).await;
     let silent = silent(&gateway, 2).await;
     gateway.process.says("cannot accept connections").await;
     for _ in 0..10 {
@@ -90,7 +97,7 @@ async fn without_descriptors_who_is_there_is_served_and_who_comes_waits() {
     }
     assert_eq!(gateway.process.lines_with("cannot accept connections"), 1);
 
-    drop((silent, requests, greedy));
+    drop((silent, greedy));
     let device = gateway.device();
     assert_eq!(device.get("/http/m").await.unwrap().status, 200);
     for _ in 0..4 {
@@ -122,21 +129,14 @@ async fn a_server_that_cannot_be_asked_for_want_of_descriptors_is_not_held_to_be
     site.configure("", &tables);
     let mut gateway = site.run_within(DESCRIPTORS).await;
     let mut kept = gateway.device().keep(Protocol::Http1).await.unwrap();
-    let greedy = gateway.device().keep(Protocol::Http2).await.unwrap();
-    let mut requests = JoinSet::new();
-    for _ in 0..DESCRIPTORS {
-        let mut greedy = greedy.share();
-        requests.spawn(async move { greedy.get("/slow/silent", &[]).await });
-    }
-    let first = requests.join_next().await.unwrap();
-    assert_eq!(first.unwrap().unwrap().status, 503);
+    let greedy = greedy(&gateway).await;
     let silent = silent(&gateway, 5).await;
     gateway.process.says("cannot accept connections").await;
     for _ in 0..20 {
         // Answered by the gateway itself, while it asks the server again and again.
         assert_eq!(kept.get("/nowhere", &[]).await.unwrap().status, 404);
     }
-    drop((silent, requests, greedy));
+    drop((silent, greedy));
     let device = gateway.device();
     assert_eq!(device.get("/asked/m").await.unwrap().status, 200);
     assert_eq!(gateway.process.lines_with("is not well"), 0);

@@ -82,16 +82,19 @@ enum Open {
     Mqtt(Wire, usize, Transport),
 }
 
+/// Waits until the gateway closes with this code.
+async fn closes(mut socket: WebSocketStream<TlsStream<TcpStream>>, code: u16) {
+    let end = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    let Some(Ok(Message::Close(Some(frame)))) = end else {
+        panic!("{end:?} instead of the end");
+    };
+    assert_eq!(u16::from(frame.code), code);
+}
+
 impl Open {
     async fn ends(self) {
         match self {
-            Self::WebSocket(mut socket) => {
-                let end = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
-                let Some(Ok(Message::Close(Some(frame)))) = end else {
-                    panic!("{end:?} instead of the end");
-                };
-                assert_eq!(u16::from(frame.code), 1008);
-            }
+            Self::WebSocket(socket) => closes(*socket, 1008).await,
             Self::Mqtt(mut wire, _, transport) => {
                 // MQTT 5.0 §3.14.2.1: not authorized.
                 let code = wire.ends_with(&[0xE0, 2, 0x87, 0]).await;
@@ -103,13 +106,7 @@ impl Open {
 
     async fn drains(self) {
         match self {
-            Self::WebSocket(mut socket) => {
-                let end = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
-                let Some(Ok(Message::Close(Some(frame)))) = end else {
-                    panic!("{end:?} instead of the end");
-                };
-                assert_eq!(u16::from(frame.code), 1001);
-            }
+            Self::WebSocket(socket) => closes(*socket, 1001).await,
             Self::Mqtt(mut wire, ..) => {
                 // MQTT 5.0 §3.14.2.1: server shutting down.
                 wire.ends_with(&[0xE0, 2, 0x8B, 0]).await;
